@@ -1,0 +1,1 @@
+"""Catalogue-constrained decoding: the index of code tuples and the beam search over it."""

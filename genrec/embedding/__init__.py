@@ -1,0 +1,1 @@
+"""Item vectors: from text, from co-occurrence, fused."""

@@ -1,0 +1,1 @@
+"""Language models over codes: token layout, building from scratch, growing a pretrained vocabulary."""

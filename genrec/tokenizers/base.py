@@ -1,0 +1,134 @@
+"""The item tokenizer contract: vectors in, codes out.
+
+    tokenizer = RQKMeans(RQKMeansConfig(levels=3, codebook_size=256)).fit(vectors)   # [N, D] float32
+    codes = tokenizer.encode(vectors)                                                # [N, L] int32
+    vectors_again = tokenizer.decode(codes)                                          # [N, D] float32
+
+A family is one file with one class of this shape. It knows nothing of item ids, collisions or models:
+`collisions.assign` turns codes into a `CodeTable`. Every family passes the tests in tests/tokenizers/contract.py.
+
+Legend: `N` items, `D` vector width, `L` levels, `K` codes per level.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from genrec.errors import BundleError, DataError, SettingError
+
+
+class ItemTokenizer(ABC):
+    """Base of all families. Fitted state is a dict of arrays, so saving, hashing and loading are written once, here."""
+
+    family: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.state: dict[str, np.ndarray] = {}
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """Codes per level of the fitted tokenizer: `L` numbers."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The settings that made it, JSON-able; `from_settings` takes them back."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """An unfitted tokenizer with these settings."""
+
+    @abstractmethod
+    def _fit(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """Learn from [N, D] float32; return the fitted arrays."""
+
+    @abstractmethod
+    def _encode(self, vectors: np.ndarray) -> np.ndarray:
+        """[N, D] float32 -> [N, L] int32."""
+
+    @abstractmethod
+    def _decode(self, codes: np.ndarray) -> np.ndarray:
+        """[N, L] -> [N, D] float32, the vector that the codes stand for."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """`D` of the fitted tokenizer."""
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.state)
+
+    def fit(self, vectors: np.ndarray) -> Self:
+        """Learn the codebooks from item vectors [N, D]; an earlier fit is forgotten. Same vectors and seed, same codes."""
+        self.state = self._fit(_checked(vectors, None))
+        return self
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """Codes of any vectors [N, D], also of items never seen in `fit`: int32 [N, L]."""
+        self._require_fit()
+        return self._encode(_checked(vectors, self.width))
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The vector each code tuple [N, L] stands for: float32 [N, D]."""
+        self._require_fit()
+        codes = np.asarray(codes)
+        sizes = np.array(self.sizes)
+        if codes.ndim != 2 or codes.shape[1] != len(sizes) or (codes < 0).any() or (codes >= sizes).any():
+            raise DataError(f"codes must be [N, {len(sizes)}] with values below {self.sizes}, got shape {list(codes.shape)}.")
+        return self._decode(codes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of family, settings and fitted arrays: 64 hex digits."""
+        self._require_fit()
+        digest = hashlib.sha256(json.dumps([self.family, self.settings()], sort_keys=True).encode())
+        for name in sorted(self.state):
+            array = np.ascontiguousarray(self.state[name])
+            digest.update(f"{name}{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `codebooks.safetensors` into `folder`."""
+        self._require_fit()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: np.ascontiguousarray(v) for k, v in self.state.items()}, folder / "codebooks.safetensors")
+        about = {"family": self.family, "settings": self.settings(), "fingerprint": self.fingerprint}
+        (folder / "tokenizer.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises `BundleError` when it is another family or was changed."""
+        folder = Path(folder)
+        about = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        if about["family"] != cls.family:
+            raise BundleError(f"{folder} holds a {about['family']!r} tokenizer, not {cls.family!r}.")
+        tokenizer = cls.from_settings(about["settings"])
+        tokenizer.state = load_file(folder / "codebooks.safetensors")
+        if tokenizer.fingerprint != about["fingerprint"]:
+            raise BundleError(f"The item tokenizer in {folder} was changed after it was saved. Copy the bundle again.")
+        return tokenizer
+
+    def _require_fit(self) -> None:
+        if not self.is_fitted:
+            raise SettingError(f"The {self.family} tokenizer must be fitted first: call fit(vectors).")
+
+
+def _checked(vectors: np.ndarray, width: int | None) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise DataError(f"Item vectors must be [items, width] with at least one of each, got shape {list(vectors.shape)}.")
+    if width is not None and vectors.shape[1] != width:
+        raise DataError(f"Item vectors must have the width the tokenizer was fitted on, {width}, got {vectors.shape[1]}.")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise DataError(f"Item vectors must be finite, got NaN or infinity in {len(bad)} rows, first in row {bad[0]}.")
+    return vectors

@@ -1,0 +1,122 @@
+"""RQ-KMeans: residual quantisation, one k-means per level on what the levels before left over.
+
+Level l assigns r_{l-1} to its nearest centroid and passes r_l = r_{l-1} - centroid on; the first level carries the coarse
+meaning, later ones refine it. k-means is faiss's. Source: the RK-means tokenizer of GRID (arXiv 2507.22224) and OneRec
+(arXiv 2502.18965, there with balanced clusters).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import faiss
+import numpy as np
+from tqdm.auto import tqdm
+
+from genrec.errors import SettingError, check_integer
+from genrec.tokenizers.base import ItemTokenizer
+
+
+@dataclass(frozen=True)
+class RQKMeansConfig:
+    """levels: quantisation steps `L`. codebook_size: codes per level `K`; "auto" is the power of two at or above
+    2 * sqrt(items), from 8 to 256. iterations: k-means rounds per level. restarts: k-means runs per level, the best stays.
+    """
+
+    levels: int = 3
+    codebook_size: int | Literal["auto"] = "auto"
+    iterations: int = 50
+    restarts: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("levels", self.levels, 1, 8)
+        check_integer("iterations", self.iterations, 1)
+        check_integer("restarts", self.restarts, 1)
+        check_integer("seed", self.seed, 0, 2**31 - 1)
+        if self.codebook_size != "auto":
+            check_integer("codebook_size", self.codebook_size, 2, 65_536)
+
+
+class RQKMeans(ItemTokenizer):
+    """State: `centroids_0` .. `centroids_{L-1}`, each [K, D] float32."""
+
+    family = "rq-kmeans"
+
+    def __init__(self, config: RQKMeansConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or RQKMeansConfig()
+
+    @property
+    def centroids(self) -> list[np.ndarray]:
+        """One [K, D] matrix per level."""
+        return [self.state[f"centroids_{level}"] for level in range(self.config.levels)]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(len(matrix) for matrix in self.centroids)
+
+    @property
+    def width(self) -> int:
+        return self.centroids[0].shape[1]
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        return cls(RQKMeansConfig(**settings))
+
+    def codebook_size(self, items: int) -> int:
+        """`K` for a catalogue of this many items. Raises `SettingError` when a fixed size is larger than the catalogue."""
+        size = self.config.codebook_size
+        if size == "auto":
+            size = min(items, 256, max(8, 2 ** int(np.ceil(np.log2(2 * np.sqrt(items))))))
+        if size > items:
+            raise SettingError(
+                f"codebook_size must be at most the number of items, {items}, got {size}. Lower it, or set it to 'auto'."
+            )
+        return size
+
+    def _fit(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        size = self.codebook_size(len(vectors))
+        residual = vectors
+        state = {}
+        for level in tqdm(range(self.config.levels), desc="RQ-KMeans levels", leave=False):
+            kmeans = faiss.Kmeans(
+                vectors.shape[1],
+                size,
+                niter=self.config.iterations,
+                nredo=self.config.restarts,
+                seed=self.config.seed + level,
+                min_points_per_centroid=1,  # only silences faiss's warning; every item is used either way
+                max_points_per_centroid=max(256, -(-len(vectors) // size)),  # never train on a sample of the catalogue
+            )
+            kmeans.train(residual)
+            state[f"centroids_{level}"] = kmeans.centroids
+            residual = residual - kmeans.centroids[_nearest(kmeans.centroids, residual)]
+        return state
+
+    def _encode(self, vectors: np.ndarray) -> np.ndarray:
+        codes = np.empty((len(vectors), self.config.levels), np.int32)
+        residual = vectors
+        for level, centroids in enumerate(self.centroids):
+            codes[:, level] = _nearest(centroids, residual)
+            residual = residual - centroids[codes[:, level]]
+        return codes
+
+    def _decode(self, codes: np.ndarray) -> np.ndarray:
+        return np.sum([matrix[codes[:, level]] for level, matrix in enumerate(self.centroids)], axis=0, dtype=np.float32)
+
+
+def _nearest(centroids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Index of the closest centroid, squared Euclidean distance: int64 [N].
+
+    In float64 and in blocks of one fixed size: which codes an item gets must not depend on who else is in the call.
+    """
+    centers = centroids.astype(np.float64)
+    norms = (centers**2).sum(axis=1)
+    found = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), 4096):
+        block = vectors[start : start + 4096].astype(np.float64)
+        found[start : start + 4096] = np.argmin(norms - 2.0 * (block @ centers.T), axis=1)
+    return found

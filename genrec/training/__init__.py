@@ -1,0 +1,1 @@
+"""Training the language model: examples, the Hugging Face Trainer, resume."""
