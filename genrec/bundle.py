@@ -1,0 +1,242 @@
+"""Bundle: a folder that holds one recommender, whole or not at all.
+
+In: what `genrec fit` made. Out: a folder that `transformers` and vLLM load as it is (config, safetensors, tokenizer) plus the
+code table, the catalogue, the item tokenizer and embedder, settings, metrics and a model card. `manifest.json`, with a hash
+of every file, is written last: no manifest, no bundle. `serving.json` alone may be edited afterwards.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import genrec
+from genrec.codes import CodeTable
+from genrec.data.catalogue import Catalogue
+from genrec.embedding.fused import ItemEmbedder
+from genrec.errors import BundleError, check_choice, check_integer
+from genrec.models.tokens import TokenLayout
+from genrec.tokenizers.base import ItemTokenizer
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SERVING = "serving.json"
+EDITABLE = frozenset({SERVING})
+WORK = "work"  # checkpoints and caches of a fit that is still running; never part of a bundle
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Frozen with the weights. base, sizes, start, pad: the token layout. max_history: items the model reads.
+    repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
+    """
+
+    base: int
+    sizes: tuple[int, ...]
+    start: int
+    pad: int
+    max_history: int
+    repeat_share: float
+    tie_rule: str
+    split: dict[str, Any]
+
+    @property
+    def layout(self) -> TokenLayout:
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad)
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """What a user may change in `serving.json` without a new fit: beam_width, k, exclude_seen."""
+
+    beam_width: int
+    k: int
+    exclude_seen: bool
+
+    def __post_init__(self) -> None:
+        check_integer("beam_width", self.beam_width, 1, 512)
+        check_integer("k", self.k, 1, self.beam_width)
+        check_choice("exclude_seen", self.exclude_seen, [True, False])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that was read and checked; the model's weights are loaded by `load_model`."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    settings: Settings
+    serving: ServingSettings
+    catalogue: Catalogue
+    codes: CodeTable
+    train_counts: np.ndarray  # int64 [N]: training events per catalogue row
+
+    def load_model(self, device: str | None = None) -> PreTrainedModel:
+        """The language model, ready to decode, on `device` (default: a GPU where there is one)."""
+        import torch
+
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", local_files_only=True)
+        if model.get_input_embeddings().weight.shape[0] < self.settings.layout.vocabulary_size:
+            raise BundleError(f"The model in {self.folder} has fewer token rows than its code table needs. Fit it again.")
+        return model.to(device).eval()
+
+    def load_embedder(self) -> ItemEmbedder:
+        """The item embedder, for items that arrive later."""
+        return ItemEmbedder.load(self.folder / "embedder")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `genrec fit` measured."""
+        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+
+    @property
+    def tie_rank(self) -> np.ndarray:
+        """Order among items with the same codes, smaller first: int64 [N]."""
+        return tie_rank(self.settings.tie_rule, self.catalogue.item_ids, self.train_counts)
+
+
+def tie_rank(rule: str, item_ids: np.ndarray, train_counts: np.ndarray) -> np.ndarray:
+    """"popularity": more training events first, then by id; "item_id": by id. int64 [N]."""
+    by_id = np.argsort(np.argsort(item_ids.astype(str), kind="stable"), kind="stable")
+    order = np.lexsort((by_id, -train_counts)) if rule == "popularity" else np.argsort(by_id)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    settings: Settings,
+    serving: ServingSettings,
+    catalogue: Catalogue,
+    codes: CodeTable,
+    train_counts: np.ndarray,
+    tokenizer: ItemTokenizer,
+    embedder: ItemEmbedder,
+    metrics: dict[str, Any],
+    about: dict[str, Any],
+    card: str,
+) -> None:
+    """Complete a folder that holds the model and its text tokenizer already. `about` goes into the manifest."""
+    codes.save(folder / "codes.parquet")
+    pq.write_table(catalogue.table, folder / "catalogue.parquet")
+    save_file({"train_counts": train_counts.astype(np.int64)}, folder / "items.safetensors")
+    tokenizer.save(folder / "item_tokenizer")
+    embedder.save(folder / "embedder")
+    _write_json(folder / "settings.json", asdict(settings))
+    _write_json(folder / SERVING, asdict(serving))
+    _write_json(folder / "metrics.json", metrics)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = {name: _describe(folder / name) for name in _files(folder)}
+    manifest = {"format": FORMAT, "versions": _versions(), **about, "codes": codes.hash, "files": files}
+    manifest["self"] = _self_hash(manifest)
+    temporary = folder / f"{MANIFEST}.partial"
+    _write_json(temporary, manifest)
+    os.replace(temporary, folder / MANIFEST)
+
+
+def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") -> Bundle:
+    """Open a bundle. "full" hashes every file, "size" only compares sizes (for huge weights on slow disks).
+
+    Raises `BundleError` naming the file that is missing, truncated, edited or too much.
+    """
+    check_choice("verify", verify, ["full", "size"])
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name, wanted in manifest["files"].items():
+        if name in EDITABLE and (folder / name).is_file():
+            continue
+        _check_file(folder, name, wanted, verify)
+    settings = Settings(**json.loads((folder / "settings.json").read_text(encoding="utf-8")))
+    codes = CodeTable.load(folder / "codes.parquet")
+    catalogue = Catalogue.from_table(pq.read_table(folder / "catalogue.parquet"))
+    if codes.hash != manifest["codes"]:
+        raise BundleError(f"codes.parquet in {folder} is table {codes.hash[:12]}, the bundle was made with {manifest['codes'][:12]}.")
+    if not np.array_equal(codes.item_ids, catalogue.item_ids):
+        raise BundleError(f"catalogue.parquet and codes.parquet in {folder} do not list the same items. Copy the bundle again.")
+    counts = load_file(folder / "items.safetensors")["train_counts"]
+    return Bundle(folder, manifest, settings, _read_serving(folder), catalogue, codes, counts)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, checked for itself. Raises `BundleError`."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        state = "does not exist" if not folder.is_dir() else f"has no {MANIFEST}"
+        hint = " A fit was stopped there: run the same `genrec fit` again to go on." if (folder / WORK).is_dir() else ""
+        raise BundleError(f"{folder} is not a bundle: it {state}.{hint} `genrec fit --out {folder}` makes one.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        intact = manifest.pop("self") == _self_hash(manifest)
+    except (ValueError, KeyError, AttributeError):
+        intact = False
+    if not intact:
+        raise BundleError(f"{path} is truncated or was edited. Copy the bundle again, or fit it again.")
+    if manifest["format"] != FORMAT:
+        raise BundleError(f"{folder} has bundle format {manifest['format']}; genrec {genrec.__version__} reads format {FORMAT}.")
+    return manifest
+
+
+def _read_serving(folder: Path) -> ServingSettings:
+    path = folder / SERVING
+    try:
+        return ServingSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path} cannot be used: {error} It takes beam_width, k and exclude_seen.") from None
+
+
+def _check_file(folder: Path, name: str, wanted: dict[str, Any], verify: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{name} is missing from the bundle {folder}. Copy the bundle again, or fit it again.")
+    size = path.stat().st_size
+    if size != wanted["bytes"]:
+        raise BundleError(
+            f"{name} in the bundle {folder} was truncated or edited: it has {size} bytes, it was saved with {wanted['bytes']}."
+        )
+    if verify == "full" and _hash_file(path) != wanted["sha256"]:
+        raise BundleError(f"{name} in the bundle {folder} was edited: its hash is not the one it was saved with.")
+
+
+def _files(folder: Path) -> list[str]:
+    names = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file())
+    return [n.as_posix() for n in names if n.parts[0] != WORK and not n.name.startswith(MANIFEST)]
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": _hash_file(path)}
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _self_hash(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"genrec": genrec.__version__, "python": platform.python_version(), "pyarrow": pa.__version__}
+    for name in ("torch", "transformers", "peft", "numpy", "faiss-cpu", "scikit-learn", "sentence-transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,60 @@
+"""The model card of a bundle: what it is, how to use it, what was measured. Markdown, for people and for the hub.
+
+In: the recipe, the results and the hashes of a fit. Out: the text of the bundle's README.md.
+"""
+
+from collections.abc import Mapping
+
+import yaml
+
+from genrec.codes import CodeTable
+from genrec.evaluation.evaluate import Result, report_table
+from genrec.recipe import Recipe
+
+
+def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping[str, str], codes: CodeTable) -> str:
+    """Markdown with YAML front matter."""
+    base = recipe.model.pretrained
+    front = {"library_name": "genrec", "tags": ["recommendation", "generative-recommendation", "semantic-ids"]}
+    if base:
+        front["base_model"] = base
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False).strip()}
+---
+
+# {name}
+
+A generative recommender made by [genrec](https://pypi.org/project/genrec/): {
+        f"{base}, fine-tuned" if base else "a Qwen3-architecture decoder trained from scratch"
+    } to write the codes of the next item,
+decoded under the constraint that only items of its catalogue can be spelled.
+
+```python
+from genrec import Recommender
+
+recommender = Recommender.load("path/to/this/folder")
+recommender.recommend([["{codes.item_ids[0]}"]], k=10)
+```
+
+| | |
+| --- | --- |
+| items | {len(codes):,} |
+| codes per level | {" x ".join(map(str, codes.sizes))} |
+| collision policy | {codes.policy} |
+| code table | `{codes.hash}` |
+| items table | `{hashes["items"]}` |
+| interactions table | `{hashes["interactions"]}` |
+| seed | {recipe.seed} |
+
+## Measured
+
+Item level, full ranking, split `{recipe.data.split}`; the model was chosen on validation and scored once on test.
+
+{report_table(results)}
+
+## Recipe
+
+```yaml
+{yaml.safe_dump(recipe.to_dict(), sort_keys=False).strip()}
+```
+"""

@@ -1,0 +1,308 @@
+"""The command line: a short table of verbs.
+
+    genrec validate --items items.csv --interactions events.csv
+    genrec fit --items items.csv --interactions events.csv --out runs/shop
+    genrec evaluate runs/shop --interactions events.csv
+    genrec recommend runs/shop --history B001,B002
+
+Every setting of the recipe is also a flag of `fit`: `--training.epochs 5`. `genrec fit --help` lists them.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from genrec import __version__
+from genrec.errors import GenrecError, SettingError, nearest
+
+log = logging.getLogger("genrec")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code: 0 done, 1 the data has errors (`validate`), 2 it could not be done."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("genrec").setLevel(logging.INFO)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser(everything=arguments[:1] == ["fit"])
+    known, unknown = parser.parse_known_args(arguments)
+    try:
+        if unknown:
+            raise SettingError(_unknown_flag(unknown[0], known.verb))
+        return known.run(known)
+    except GenrecError as error:
+        print(f"genrec {known.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ngenrec {known.verb}: stopped.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message and "verb" in message:
+            message += nearest(message.split("'")[1], VERBS)
+        super().error(message)
+
+
+def build_parser(everything: bool = True) -> argparse.ArgumentParser:
+    """The parser. The flags of the recipe need torch to be imported, so they are added only when `everything` is asked."""
+    parser = _Parser(prog="genrec", description="Generative recommendation: items in, items back.", epilog=_EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"genrec {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (run, add, summary) in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary, epilog=_examples_of(name), allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        verb.set_defaults(run=run)
+        add(verb)
+        if name == "fit" and everything:
+            _add_settings(verb)
+    return parser
+
+
+def _tables(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--items", required=True, metavar="TABLE",
+                      help="the catalogue: parquet, csv, tsv, jsonl, RecBole .item, a saved Hugging Face dataset, or hf:NAME@SPLIT")  # fmt: skip
+    verb.add_argument("--interactions", required=True, metavar="TABLE", help="who met which item when, same formats (.inter)")
+    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS",
+                      help="map a column: user_id=reviewerID, item_id=asin, timestamp=when (both tables; repeat the flag)")  # fmt: skip
+
+
+def _add_validate(verb: argparse.ArgumentParser) -> None:
+    _tables(verb)
+
+
+def _add_fit(verb: argparse.ArgumentParser) -> None:
+    _tables(verb)
+    verb.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the bundle goes")
+    verb.add_argument("--recipe", type=Path, metavar="YAML", help="settings; see training/recipes/")
+    verb.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a bundle or another fit")
+
+
+def _add_settings(verb: argparse.ArgumentParser) -> None:
+    from genrec.recipe import settings
+
+    group = verb.add_argument_group("settings of the recipe")
+    for name, _kind, default, text in settings():
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", default=argparse.SUPPRESS,
+                           help=f"{text} (default: {default})".replace("%", "%%"))  # fmt: skip
+
+
+def _add_evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", type=Path)
+    verb.add_argument("--interactions", required=True, metavar="TABLE", help="the events to split and ask about")
+    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help="map a column, as in fit")
+    verb.add_argument("--part", choices=["validation", "test"], default="test")
+    verb.add_argument("--beam-width", type=int, metavar="W")
+    verb.add_argument("--max-questions", type=int, default=0, metavar="N", help="draw this many questions; 0 for all")
+    verb.add_argument("--no-baselines", action="store_true", help="only the model")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+
+
+def _add_recommend(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", type=Path)
+    verb.add_argument("--history", action="append", metavar="ID,ID,...", help="one user's items, oldest first (repeat the flag)")
+    verb.add_argument("--interactions", metavar="TABLE", help="recommend to every user of this event table")
+    verb.add_argument("--user", action="append", metavar="ID", help="only these users of --interactions")
+    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help="map a column, as in fit")
+    verb.add_argument("-k", type=int, metavar="K", help="items per user")
+    verb.add_argument("--beam-width", type=int, metavar="W")
+    verb.add_argument("--exclude-item-ids", metavar="ID,ID,...", default="", help="never return these")
+    verb.add_argument("--only-item-ids", metavar="ID,ID,...", help="return nothing else")
+    seen = verb.add_mutually_exclusive_group()
+    seen.add_argument("--exclude-seen", action="store_const", const=True, dest="exclude_seen", help="leave out what a user had")
+    seen.add_argument("--include-seen", action="store_const", const=False, dest="exclude_seen")
+    verb.add_argument("--unsupported", choices=["raise", "warn", "ignore"], default="raise", help="ids not in the catalogue")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="write a table (.parquet, .csv or .jsonl) instead of printing")
+
+
+def _add_demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from genrec.data.readers import read_table
+    from genrec.data.validate import validate
+
+    items, events = _split_columns(args.columns)
+    report = validate(read_table(args.items, items), read_table(args.interactions, events))
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from genrec.fit import fit
+    from genrec.recipe import from_text, load_recipe, settings
+
+    given = vars(args)
+    overrides: dict[str, Any] = {}
+    items, events = _split_columns(args.columns)
+    if items:
+        overrides["data.items_columns"], overrides["data.interactions_columns"] = items, events
+    overrides |= {name: from_text(kind, given[name]) for name, kind, *_ in settings() if name in given}
+    fit(args.items, args.interactions, args.out, load_recipe(args.recipe, overrides), args.overwrite)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from genrec.evaluate_bundle import evaluate_bundle
+    from genrec.evaluation.evaluate import report_table
+
+    _, events = _split_columns(args.columns)
+    results = evaluate_bundle(
+        args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions, not args.no_baselines
+    )
+    print(report_table(results))
+    if args.json:
+        args.json.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _recommend(args: argparse.Namespace) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from genrec.columns import INTERACTION_COLUMNS, ITEM_ID, USER_ID
+    from genrec.data.readers import read_table
+    from genrec.recommender import Recommender
+
+    if bool(args.history) == bool(args.interactions):
+        raise SettingError("Give either --history ID,ID,... or --interactions TABLE.")
+    if args.interactions:
+        _, columns = _split_columns(args.columns)
+        events = read_table(args.interactions, columns, only=INTERACTION_COLUMNS)
+        if args.user:
+            users = pc.cast(events.column(USER_ID), pa.string())
+            missing = sorted(set(args.user) - set(users.to_pylist()))
+            if missing:
+                raise SettingError(f"--user must name users of {args.interactions}, got {missing[0]!r}, who has no event there.")
+            events = events.filter(pc.is_in(users, pa.array(args.user)))
+    else:
+        histories = [_ids(history) for history in args.history]
+        events = [(str(number), item) for number, history in enumerate(histories, 1) for item in history]
+    recommender = Recommender.load(args.bundle)
+    options = {
+        "k": args.k, "beam_width": args.beam_width, "exclude_seen": args.exclude_seen, "unsupported": args.unsupported,
+        "exclude_item_ids": _ids(args.exclude_item_ids),
+        "only_item_ids": None if args.only_item_ids is None else _ids(args.only_item_ids),
+    }  # fmt: skip
+    if args.interactions:
+        table = recommender.recommend_df(events, **options)
+    else:
+        rows = [
+            {USER_ID: str(user), "rank": item.rank, ITEM_ID: item.item_id, "score": item.score} | item.fields
+            for user, items in enumerate(recommender.recommend(histories, **options), 1)
+            for item in items
+        ]
+        table = pa.Table.from_pylist(rows)
+    if args.out:
+        _write_table(table, args.out)
+        print(f"{table.num_rows} recommendations written to {args.out}")
+    else:
+        _print_table(table)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from genrec.demo import run_demo
+
+    run_demo(args.out)
+    return 0
+
+
+def _write_table(table: Any, path: Path) -> None:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".csv":
+        table = table.select([f.name for f in table.schema if not str(f.type).startswith(("list", "large_list", "struct"))])
+        pyarrow.csv.write_csv(table, path)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
+    else:
+        raise SettingError(f"--out must end in .parquet, .csv or .jsonl, got {path.name!r}.")
+
+
+def _print_table(table: Any) -> None:
+    """One line per recommendation: rank, score, id and the first words that describe the item."""
+    user = None
+    for row in table.to_pylist():
+        if row["user_id"] != user:
+            user = row["user_id"]
+            print(f"{'' if user is None else ''}user {user}")
+        words = " | ".join(str(v) for name, v in row.items() if isinstance(v, str) and name not in ("user_id", "item_id") and v)
+        print(f"{row['rank']:>4}  {row['score']:8.3f}  {row['item_id']:<16}  {words[:90]}")
+    if not table.num_rows:
+        print("Nothing is allowed: no recommendations.")
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _split_columns(pairs: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """`--columns` flags for the items table and for the interactions table."""
+    from genrec.columns import INTERACTION_COLUMNS, ITEM_ID
+
+    mapping = {}
+    for pair in pairs:
+        name, equals, yours = pair.partition("=")
+        if not (equals and name and yours):
+            raise SettingError(f"--columns must be NAME=YOURS, such as user_id=reviewerID, got {pair!r}.")
+        if name not in INTERACTION_COLUMNS:
+            raise SettingError(
+                f"--columns maps {', '.join(INTERACTION_COLUMNS)}; got {name!r}.{nearest(name, INTERACTION_COLUMNS)} "
+                "Other columns keep their names; text.template says which are read."
+            )
+        mapping[name] = yours
+    return {name: yours for name, yours in mapping.items() if name == ITEM_ID}, mapping
+
+
+def _unknown_flag(flag: str, verb: str) -> str:
+    from genrec.recipe import settings
+
+    if not flag.startswith("-"):
+        return f"There is no place for {flag!r} here. `genrec {verb} --help` shows what goes where."
+    name = flag.split("=")[0]
+    flags = [f"--{setting.replace('_', '-')}" for setting, *_ in settings()] if verb == "fit" else []
+    flags += ["--items", "--interactions", "--columns", "--out", "--recipe", "--overwrite", "--history", "--beam-width"]
+    short = [known for known in flags if known.rsplit(".", 1)[-1] == name.lstrip("-")]
+    hint = f" Did you mean {short[0]!r}?" if short else nearest(name, flags)
+    return f"There is no flag {name}.{hint} `genrec {verb} --help` lists them."
+
+
+def _examples_of(verb: str) -> str:
+    lines = [line for line in _EXAMPLES.splitlines() if line.startswith(f"  genrec {verb}")]
+    return "examples:\n" + "\n".join(lines)
+
+
+_EXAMPLES = """examples:
+  genrec demo
+  genrec validate --items items.csv --interactions events.csv
+  genrec validate --items items.csv --interactions events.csv --columns item_id=sku --columns user_id=customer
+  genrec fit --items items.csv --interactions events.csv --out runs/shop
+  genrec fit --items items.parquet --interactions events.parquet --out runs/shop --recipe training/recipes/small.yaml
+  genrec fit --items items.csv --interactions events.csv --out runs/quick --training.epochs 3 --text.encoder tfidf-svd
+  genrec evaluate runs/shop --interactions events.csv
+  genrec recommend runs/shop --history B001,B002
+  genrec recommend runs/shop --interactions events.csv --user U17 -k 5
+  genrec recommend runs/shop --interactions events.csv --out recommendations.parquet
+"""
+
+VERBS: dict[str, tuple[Any, Any, str]] = {
+    "validate": (_validate, _add_validate, "Check two tables and say what is wrong with them and how to mend it."),
+    "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
+    "evaluate": (_evaluate, _add_evaluate, "Measure a bundle and the baselines: item-level Recall and NDCG."),
+    "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
+    "demo": (_demo, _add_demo, "Fit and show a recommender on a synthetic shop, in a few minutes."),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

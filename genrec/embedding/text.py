@@ -1,0 +1,78 @@
+"""Item text: one string per item from a template over the catalogue's columns.
+
+In: a `Catalogue` and a template such as "{title}. Brand: {brand}". Out: N strings. The template is stored with the bundle, so
+items that arrive later are written the same way.
+"""
+
+import re
+import string
+
+import pyarrow as pa
+
+from genrec.columns import ITEM_ID
+from genrec.data.catalogue import Catalogue
+from genrec.errors import SettingError, nearest
+
+# Columns that describe an item in words, in the order a reader would want them. "auto" uses those that the catalogue has;
+# a catalogue with none of these names gets all its text columns.
+DESCRIPTIVE = ("title", "name", "brand", "categories", "category", "price", "year", "features", "description")
+
+
+def default_template(catalogue: Catalogue) -> str:
+    """What `template: auto` stands for with this catalogue. Raises `SettingError` when no column holds text."""
+    columns = [name for name in DESCRIPTIVE if name in catalogue.field_names]
+    if not any(_is_text(catalogue.table.schema.field(name).type) for name in columns):
+        columns = [name for name in catalogue.field_names if _is_text(catalogue.table.schema.field(name).type)]
+    if not columns:
+        raise SettingError(
+            "Item vectors come from text, and the items table has no text column besides the id; it has "
+            f"{catalogue.table.column_names}. Add a title column, or name columns in text.template."
+        )
+    return " | ".join("{" + name + "}" for name in columns)
+
+
+def render(catalogue: Catalogue, template: str) -> list[str]:
+    """The text of every item: N strings. Lists are joined with commas, empty values leave nothing behind.
+
+    Raises `SettingError` for a template that names a column the catalogue does not have.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise SettingError(f"text.template is not a template ({error}): {template!r}. Write columns as {{title}}.") from None
+    names = [name for _, name, _, _ in parts if name is not None]
+    if not names:
+        raise SettingError(f"text.template must name at least one column, such as {{title}}, got {template!r}.")
+    for name in names:
+        if name not in catalogue.table.column_names or name == ITEM_ID:
+            raise SettingError(
+                f"text.template names the column {name!r}; allowed are {catalogue.field_names}."
+                f"{nearest(name, catalogue.field_names)}"
+            )
+    columns = {name: [_plain(value) for value in catalogue.table.column(name).to_pylist()] for name in set(names)}
+    texts = []
+    for row in range(len(catalogue)):
+        # A separator whose column is empty goes with it: "A |  | C" would teach the encoder about pipes.
+        pieces = [(literal, columns[name][row] if name else "") for literal, name, _, _ in parts]
+        text = "".join((literal if value or name_free else "") + value for (literal, value), name_free in
+                       zip(pieces, [name is None for _, name, _, _ in parts], strict=True))  # fmt: skip
+        texts.append(re.sub(r"^[\s|,;:.-]+", "", re.sub(r"\s+", " ", text)).strip())
+    return texts
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(filter(None, map(_plain, value)))
+    return str(value).strip()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -1,0 +1,56 @@
+"""Evaluate a bundle on an event table: `genrec evaluate`.
+
+In: a bundle folder and the events to split as its fit did. Out: one `Result` for the model and one per baseline, all on the
+same questions. Baselines are fitted on the training part of these events only.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from genrec.columns import INTERACTION_COLUMNS
+from genrec.data.interactions import Interactions
+from genrec.data.readers import read_table, table_hash
+from genrec.errors import check_choice
+from genrec.evaluation.evaluate import Result, evaluate
+from genrec.fit import evaluate_baselines, split_histories
+from genrec.recipe import Recipe, build
+from genrec.recommender import Recommender
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_bundle(
+    folder: Path | str,
+    interactions: Any,
+    columns: dict[str, str] | None = None,
+    part: Literal["validation", "test"] = "test",
+    beam_width: int | None = None,
+    max_questions: int = 0,
+    baselines: bool = True,
+) -> list[Result]:
+    """Results of the model, then of the baselines. columns: genrec's name -> yours (None: as in the fit).
+
+    Says so when the events are not the ones of the fit: then the model may have trained on what it is asked.
+    """
+    check_choice("part", part, ["validation", "test"])
+    recommender = Recommender.load(folder)
+    bundle = recommender.bundle
+    recipe: Recipe = build(Recipe, bundle.manifest["recipe"], "")
+    table = read_table(interactions, recipe.data.interactions_columns if columns is None else columns, only=INTERACTION_COLUMNS)
+    fitted, now = bundle.manifest["data"]["interactions"], table_hash(table)
+    if fitted != now:
+        log.warning(
+            "These interactions (hash %s) are not the ones of the fit (hash %s): questions may be among its training data.",
+            now[:12], fitted[:12],
+        )  # fmt: skip
+    split = split_histories(Interactions.from_table(table).histories(bundle.catalogue, recipe.data.unknown_items), recipe)
+    questions = split.validation if part == "validation" else split.test
+    if max_questions:
+        questions = questions.sample(max_questions, recipe.seed)
+    ranker = recommender.ranker
+    ranker.beam_width = beam_width or ranker.beam_width
+    return [
+        evaluate(ranker, questions),
+        *(evaluate_baselines(bundle.catalogue, split, recipe, questions) if baselines else []),
+    ]

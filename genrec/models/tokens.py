@@ -1,0 +1,82 @@
+"""Token layout: a code (level l, k) is token `base + offset[l] + k`. Arithmetic only, never through text.
+
+Adding tens of thousands of words to a text tokenizer makes it slow, and words added as special ones vanish from outputs;
+and what never is text can never be typed by a user: no message spells an item by accident or on purpose.
+
+A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens.
+Legend: `B` histories, `T` tokens of the longest one, `L` levels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from genrec.errors import DataError
+
+PAD, START, FIRST_CODE = 0, 1, 2  # token ids of a model built from scratch
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler."""
+
+    base: int
+    sizes: tuple[int, ...]
+    start: int
+    pad: int
+
+    @classmethod
+    def from_scratch(cls, sizes: Sequence[int]) -> "TokenLayout":
+        """Layout of a model that knows nothing but codes: pad, start, then the codes."""
+        return cls(FIRST_CODE, tuple(sizes), START, PAD)
+
+    @property
+    def levels(self) -> int:
+        return len(self.sizes)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """First token id of each level: int64 [L]."""
+        return self.base + np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(np.int64)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One past the last code token."""
+        return self.base + sum(self.sizes)
+
+    @property
+    def code_tokens(self) -> range:
+        """All token ids that are codes."""
+        return range(self.base, self.vocabulary_size)
+
+    def to_tokens(self, codes: np.ndarray) -> np.ndarray:
+        """Codes [..., L] -> token ids [..., L], int64."""
+        return np.asarray(codes, np.int64) + self.offsets
+
+    def to_codes(self, tokens: np.ndarray) -> np.ndarray:
+        """Token ids [..., L] -> codes [..., L], int32. Raises `DataError` for a token that is not a code of its level."""
+        codes = np.asarray(tokens, np.int64) - self.offsets
+        if (codes < 0).any() or (codes >= np.array(self.sizes)).any():
+            raise DataError("These tokens do not spell items: a token lies outside the code range of its level.")
+        return codes.astype(np.int32)
+
+    def name(self, level: int, code: int) -> str:
+        """How a code token is written where people look at it, e.g. `<c1_37>`."""
+        return f"<c{level}_{code}>"
+
+
+def write_histories(histories: Sequence[np.ndarray], item_tokens: np.ndarray, layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
+
+    item_tokens: [N, L], the tokens of every catalogue row. An empty history is the start token alone.
+    """
+    lengths = np.array([1 + layout.levels * len(h) for h in histories], np.int64)
+    width = int(lengths.max(initial=1))
+    tokens = np.full((len(histories), width), layout.pad, np.int64)
+    mask = np.arange(width) >= (width - lengths)[:, None]
+    for row, history in enumerate(histories):
+        tokens[row, width - lengths[row]] = layout.start
+        tokens[row, width - lengths[row] + 1 :] = item_tokens[history].reshape(-1)
+    return tokens, mask

@@ -1,0 +1,270 @@
+"""Recipes: every setting of `genrec fit` in one YAML file, with flags to override.
+
+In: a YAML file (or nothing: the defaults) and flags such as `--training.epochs 5`. Out: a checked `Recipe`. A wrong key names
+the nearest right one, a wrong value says what is allowed. The field docs below are also the help texts of the flags.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from genrec.errors import SettingError, check_choice, check_integer, nearest
+from genrec.models.decoder import ModelConfig
+from genrec.tokenizers.collisions import POLICIES
+from genrec.tokenizers.rq_kmeans import RQKMeansConfig
+from genrec.training.trainer import TrainingConfig
+
+BASELINES = ("popularity", "cooccurrence-tfidf")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """items_columns, interactions_columns: genrec's column name -> yours. unknown_items: "raise" or "drop" events of items
+    that the items table lacks. split: "leave-one-out" or "global-time" (then with the two shares of all events).
+    """
+
+    items_columns: dict[str, str] = field(default_factory=dict)
+    interactions_columns: dict[str, str] = field(default_factory=dict)
+    unknown_items: Literal["raise", "drop"] = "raise"
+    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
+    validation_share: float = 0.1
+    test_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_choice("data.unknown_items", self.unknown_items, ["raise", "drop"])
+        check_choice("data.split", self.split, ["leave-one-out", "global-time"])
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """encoder: "minilm", "tfidf-svd" or "sentence-transformers:NAME". template: how an item is written, such as
+    "{title} | {brand}", or "auto". collaborative_width: size of the co-occurrence vector put beside the text vector, 0 for
+    text alone. collaborative_weight: its length when the text vector has length 1.
+    """
+
+    encoder: str = "minilm"
+    template: str = "auto"
+    collaborative_width: int = 64
+    collaborative_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_integer("text.collaborative_width", self.collaborative_width, 0)
+        if self.collaborative_weight < 0:
+            raise SettingError(f"text.collaborative_weight must be 0 or more, got {self.collaborative_weight}.")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """family: "rq-kmeans". levels, codebook_size ("auto" or a number), iterations, restarts: see RQKMeansConfig.
+    collision_policy: "suffix" (one more code makes every item unique) or "shared" (alike items keep the same codes).
+    """
+
+    family: Literal["rq-kmeans"] = "rq-kmeans"
+    levels: int = 3
+    codebook_size: int | Literal["auto"] = "auto"
+    iterations: int = 50
+    restarts: int = 1
+    collision_policy: Literal["suffix", "shared"] = "suffix"
+
+    def __post_init__(self) -> None:
+        check_choice("tokenizer.family", self.family, ["rq-kmeans"])
+        check_choice("tokenizer.collision_policy", self.collision_policy, POLICIES)
+        self.rq_kmeans(0)  # checks the rest
+
+    def rq_kmeans(self, seed: int) -> RQKMeansConfig:
+        """The settings of the family."""
+        return RQKMeansConfig(self.levels, self.codebook_size, self.iterations, self.restarts, seed)
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """beam_width: prefixes kept per step. k: items returned. exclude_seen: leave out what a user already had ("auto": yes
+    where the training data hardly repeats). tie_rule: order of items that share all codes.
+    """
+
+    beam_width: int = 50
+    k: int = 10
+    exclude_seen: bool | Literal["auto"] = "auto"
+    tie_rule: Literal["popularity", "item_id"] = "popularity"
+
+    def __post_init__(self) -> None:
+        check_integer("decoding.beam_width", self.beam_width, 1, 512)
+        check_integer("decoding.k", self.k, 1, self.beam_width)
+        check_choice("decoding.tie_rule", self.tie_rule, ["popularity", "item_id"])
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """baselines: which of "popularity" and "cooccurrence-tfidf" to measure beside the model. tune_baselines: choose the
+    baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
+    """
+
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    tune_baselines: bool = True
+    max_questions: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("evaluation.max_questions", self.max_questions, 0)
+        for name in self.baselines:
+            check_choice("evaluation.baselines", name, BASELINES)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One section per stage, and the seed of everything random."""
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        check_integer("seed", self.seed, 0, 2**31 - 16)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dicts, ready for YAML or JSON."""
+        return dataclasses.asdict(self)
+
+
+def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The defaults, changed by the YAML file, changed by `overrides` ({"training.epochs": 5}). Raises `SettingError`."""
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            raise SettingError(f"There is no recipe {path}. Recipes that come with genrec are in training/recipes/.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingError(f"The recipe {path} is not valid YAML: {error}") from None
+        if not isinstance(tree, dict):
+            raise SettingError(f"The recipe {path} must be a mapping of sections, got {type(tree).__name__}.")
+    for dotted, value in (overrides or {}).items():
+        *sections, name = dotted.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return build(Recipe, tree, "")
+
+
+def build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
+    """A (nested) dataclass from plain dicts, with every key and type checked."""
+    if not isinstance(tree, Mapping):
+        raise SettingError(f"{prefix.rstrip('.')} must be a mapping of settings, got {tree!r}.")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            known = [f"{prefix}{name}" for name in hints] + _elsewhere(str(key), prefix)
+            raise SettingError(
+                f"There is no setting {prefix}{key}.{nearest(f'{prefix}{key}', known)} "
+                f"Allowed here: {', '.join(hints)}."
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = build(typing.cast(type, hints[key]), {} if value is None else value, f"{prefix}{key}.")
+        else:
+            values[key] = _value(f"{prefix}{key}", hints[key], value)
+    return kind(**values)
+
+
+def settings() -> list[tuple[str, Any, Any, str]]:
+    """Every setting as (dotted name, type, default, help), in the order of the recipe."""
+    found = []
+    for section in dataclasses.fields(Recipe):
+        default = section.default if section.default_factory is dataclasses.MISSING else section.default_factory()
+        if not dataclasses.is_dataclass(default):
+            found.append((section.name, int, default, "seed of everything random"))
+            continue
+        helps = _helps(type(default).__doc__ or "")
+        for name, kind in typing.get_type_hints(type(default)).items():
+            found.append((f"{section.name}.{name}", kind, getattr(default, name), helps.get(name, "")))
+    return found
+
+
+def _helps(doc: str) -> dict[str, str]:
+    """`name: text.` sentences of a config's docstring, by name (several names may share one text)."""
+    helps, names, words = {}, [], []  # type: ignore[var-annotated]
+    for sentence in " ".join(doc.split()).replace(". ", ".\n").splitlines():
+        head, colon, rest = sentence.partition(": ")
+        candidates = head.split(", ")
+        if colon and all(c.isidentifier() or " " in c and c.split(" ")[0].isidentifier() for c in candidates):
+            names, words = [c.split(" ")[0] for c in candidates], [rest]
+        else:
+            words.append(sentence)
+        helps |= {name: " ".join(words) for name in names}
+    return helps
+
+
+def _elsewhere(key: str, prefix: str) -> list[str]:
+    """Where else a setting of this name lives: someone may have put it into the wrong section."""
+    return [name for name, *_ in settings() if name.rsplit(".", 1)[-1] == key and not name.startswith(prefix or "\0")]
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind`; text from the command line is read as YAML first where text is not what is wanted."""
+    options: Sequence[Any] = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    for option in options:
+        origin = typing.get_origin(option)
+        if origin is Literal and value in typing.get_args(option):
+            return value
+        if option is type(None) and value is None:
+            return None
+        if option is bool and isinstance(value, bool):
+            return value
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option is float and isinstance(value, str) and _is_number(value):
+            return float(value)  # YAML 1.1 reads 1e-3 as text: it wants 1.0e-3, and nobody writes that
+        if option is str and isinstance(value, str):
+            return value
+        if origin is dict and isinstance(value, dict) and all(isinstance(x, str) for kv in value.items() for x in kv):
+            return value
+        if origin is list and isinstance(value, list) and all(isinstance(x, str) for x in value):
+            return value
+    raise SettingError(f"{name} must be {_describe(options)}, got {value!r}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _describe(options: Sequence[Any]) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    described = []
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            described += [repr(choice) for choice in typing.get_args(option)]
+        elif typing.get_origin(option) is dict:
+            described.append("a mapping of text to text")
+        elif typing.get_origin(option) is list:
+            described.append("a list of texts")
+        else:
+            described.append(words[option])
+    return " or ".join(described)
+
+
+def from_text(kind: Any, text: str) -> Any:
+    """A flag's text as the YAML value it would be in a recipe; plain text where the setting is text."""
+    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    if str in options and text != "null":
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,87 @@
+"""Training examples: windows of user histories, batched by length.
+
+In: training `Histories` and the tokens of every item. Out: batches of token ids with loss on every code.
+
+A window is at most `max_history` + 1 items (as many as a request may show, and the one to predict), cut from the end of a
+history; what is older makes further windows. Batches hold windows of nearly the same length up to a number of tokens, so
+short histories are not padded to long ones.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from genrec.data.interactions import Histories
+from genrec.models.tokens import TokenLayout, write_histories
+
+IGNORED = -100  # the label that Hugging Face models leave out of the loss
+
+
+class HistoryWindows(Dataset):
+    """Windows of item rows, each int64 [n] with n >= 1."""
+
+    def __init__(self, histories: Histories, max_history: int) -> None:
+        size = max_history + 1
+        self.windows = [
+            history[max(0, stop - size) : stop]
+            for history in histories.to_lists()
+            for stop in range(len(history), 0, -size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.windows[number]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Items per window: int64 [n]."""
+        return np.array([len(window) for window in self.windows], np.int64)
+
+
+class LengthBatches(Sampler[list[int]]):
+    """Batches of window numbers, each of nearly equal lengths and at most `batch_tokens` tokens, in random order.
+
+    Epoch e of seed s is always the same, so a resumed run sees the batches it would have seen. Which windows of equal length
+    meet is drawn anew each epoch; where batches are cut is not, so an epoch always has `len(self)` batches.
+    """
+
+    def __init__(self, lengths: np.ndarray, tokens_per_item: int, batch_tokens: int, seed: int) -> None:
+        self.lengths, self.seed, self.epoch = lengths, seed, 0
+        tokens = 1 + tokens_per_item * np.sort(lengths)
+        self.cuts, first = [0], 0
+        for number, longest in enumerate(tokens):
+            if number > first and longest * (number - first + 1) > batch_tokens:
+                self.cuts.append(number)
+                first = number
+        self.cuts.append(len(tokens))
+
+    def __len__(self) -> int:
+        return len(self.cuts) - 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = np.lexsort((random.random(len(self.lengths)), self.lengths))
+        for number in random.permutation(len(self)):
+            yield order[self.cuts[number] : self.cuts[number + 1]].tolist()
+
+
+class Collator:
+    """Windows -> `input_ids`, `attention_mask`, `labels`, each int64 [B, T]."""
+
+    def __init__(self, item_tokens: np.ndarray, layout: TokenLayout) -> None:
+        self.item_tokens, self.layout = item_tokens, layout
+
+    def __call__(self, windows: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        tokens, mask = write_histories(windows, self.item_tokens, self.layout)
+        labels = np.where(mask, tokens, IGNORED)
+        labels[tokens == self.layout.start] = IGNORED  # nothing comes before it, and nobody has to predict it
+        batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}

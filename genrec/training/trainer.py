@@ -1,0 +1,176 @@
+"""Train the decoder with the Hugging Face Trainer: warm-up and cosine, early stopping on validation NDCG@10, resume.
+
+In: a model, its layout, a split and the code table's index. Out: the model at its best validation score.
+
+    result = train(model, layout, item_tokens, index, split, TrainingConfig(epochs=20), Path("runs/shop/training"))
+
+A run that was killed goes on from its last checkpoint in the same folder and ends with the same weights: batches are a
+function of seed and epoch, and the Trainer restores optimiser, schedule and random states.
+"""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from genrec.data.splits import Split, Targets
+from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.ranker import BeamRanker
+from genrec.errors import SettingError, check_choice, check_integer
+from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
+from genrec.models.tokens import TokenLayout
+from genrec.training.examples import Collator, HistoryWindows, LengthBatches
+
+METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """epochs: passes over the data at most. batch_tokens: tokens per step. learning_rate: peak of the schedule.
+    warmup: share of all steps. patience: epochs without a better validation score before stopping.
+    max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
+    fp32. validation_users, validation_beam: users drawn for the score after each epoch, and its beam width.
+    """
+
+    epochs: int = 20
+    batch_tokens: int = 4096
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    patience: int = 3
+    max_history: int = 20
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validation_users: int = 2000
+    validation_beam: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_tokens", "patience", "max_history", "validation_users"):
+            check_integer(f"training.{name}", getattr(self, name), 1)
+        check_integer("training.validation_beam", self.validation_beam, 10, 512)
+        check_choice("training.precision", self.precision, ["auto", "fp32", "bf16"])
+        if not 0 < self.learning_rate < 1:
+            raise SettingError(f"training.learning_rate must be above 0 and below 1, got {self.learning_rate}.")
+        if not 0 <= self.warmup < 1:
+            raise SettingError(f"training.warmup must be from 0 to below 1 (a share of all steps), got {self.warmup}.")
+        if self.weight_decay < 0:
+            raise SettingError(f"training.weight_decay must be 0 or more, got {self.weight_decay}.")
+
+    @property
+    def bf16(self) -> bool:
+        """Whether to compute in bfloat16 on this machine."""
+        return self.precision == "bf16" or (
+            self.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """best: validation NDCG@10 of the returned model; epoch: when it was reached; history: one dict per epoch."""
+
+    best: float
+    epoch: float
+    steps: int
+    history: list[dict[str, float]]
+
+
+class RecommendationTrainer(Trainer):
+    """The Trainer with batches by length and a validation score that decodes real items."""
+
+    def __init__(self, *, batches: LengthBatches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any):
+        super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
+        self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
+        return self.accelerator.prepare(loader)
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search."""
+        was_training = self.model.training
+        self.model.eval()
+        rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)
+        self.model.train(was_training)
+        positions = hit_positions(rows, self.questions.items)
+        metrics = {
+            f"{metric_key_prefix}_{METRIC}": float(ndcg_at(positions, 10).mean()),
+            f"{metric_key_prefix}_recall@10": float(recall_at(positions, 10).mean()),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def train(
+    model: PreTrainedModel,
+    layout: TokenLayout,
+    item_tokens: np.ndarray,
+    index: CatalogueIndex,
+    split: Split,
+    config: TrainingConfig,
+    folder: Path,
+    exclude_seen: bool,
+    seed: int = 0,
+) -> TrainingResult:
+    """Train `model` in place and leave it at its best validation score. Checkpoints live in `folder`.
+
+    item_tokens: [N, L] int64. `exclude_seen`: whether validation masks what a user had before.
+    """
+    windows = HistoryWindows(split.train, config.max_history)
+    batches = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
+    questions = split.validation.sample(config.validation_users, seed)
+    if not len(questions):
+        raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")
+    steps = config.epochs * len(batches)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=math.ceil(config.warmup * steps),
+        lr_scheduler_type="cosine",
+        max_grad_norm=1.0,
+        bf16=config.bf16,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=METRIC,
+        greater_is_better=True,
+        logging_strategy="steps",
+        logging_steps=max(1, len(batches) // 10),
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    ranker = BeamRanker(model, layout, index, item_tokens, config.validation_beam, config.max_history)
+    trainer = RecommendationTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=windows,
+        data_collator=Collator(item_tokens, layout),
+        callbacks=[EarlyStoppingCallback(config.patience)],
+        batches=batches,
+        ranker=ranker,
+        questions=questions,
+        exclude_seen=exclude_seen,
+    )
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    state = trainer.state
+    history = [entry for entry in state.log_history if f"eval_{METRIC}" in entry]
+    best = max(history, key=lambda entry: entry[f"eval_{METRIC}"])
+    return TrainingResult(best[f"eval_{METRIC}"], best["epoch"], state.global_step, history)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished run; the bundle holds the weights."""
+    shutil.rmtree(folder, ignore_errors=True)
