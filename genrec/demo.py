@@ -45,9 +45,11 @@ def run_demo(out: Path) -> None:
     [recommendations] = recommender.recommend([history], k=5)
     for item in recommendations:
         print(f"  {item.score:6.2f}  {item.fields['title']}")
-    print(f"\nModel against the baselines:\n\n{(bundle / 'results.txt').read_text(encoding='utf-8')}")
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    print("\nModel against the baselines, test set:\n")
+    print("\n".join(line for line in card.split("## Measured")[1].split("## Recipe")[0].splitlines() if line.startswith("|")))
     print(
-        f"The bundle lies in {bundle} and the two tables it came from in {tables}. Next:\n"
+        f"\nThe bundle lies in {bundle} and the two tables it came from in {tables}. Next:\n"
         f"  genrec recommend {bundle} --history {','.join(history[-2:])}\n"
         "  genrec validate --items YOUR_ITEMS.csv --interactions YOUR_EVENTS.csv\n"
         "  genrec fit --items YOUR_ITEMS.csv --interactions YOUR_EVENTS.csv --out runs/mine"

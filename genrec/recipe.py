@@ -26,7 +26,8 @@ BASELINES = ("popularity", "cooccurrence-tfidf")
 @dataclass(frozen=True)
 class DataConfig:
     """items_columns, interactions_columns: genrec's column name -> yours. unknown_items: "raise" or "drop" events of items
-    that the items table lacks. split: "leave-one-out" or "global-time" (then with the two shares of all events).
+    that the items table lacks. split: "leave-one-out" or "global-time". validation_share, test_share: of all events, for the
+    global-time split.
     """
 
     items_columns: dict[str, str] = field(default_factory=dict)
@@ -61,7 +62,8 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """family: "rq-kmeans". levels, codebook_size ("auto" or a number), iterations, restarts: see RQKMeansConfig.
+    """family: "rq-kmeans". levels: codes per item before the collision policy. codebook_size: codes per level, or "auto".
+    iterations: k-means rounds per level. restarts: k-means runs per level, the best is kept.
     collision_policy: "suffix" (one more code makes every item unique) or "shared" (alike items keep the same codes).
     """
 

@@ -16,9 +16,28 @@ import pyarrow.compute as pc
 from genrec.columns import ITEM_ID
 from genrec.errors import DataError, UnknownItemError, nearest
 
+# Whole numbers above this are no longer exact as float64, so two ids could silently become one.
+LARGEST_EXACT_FLOAT = 2**53
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionary-encoded values spelled out, every kind of text as `string`; other columns as they are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()) if is_text(column.type) else column
+
 
 def as_id_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Ids as strings. Integers become their digits, whole-number floats too (pandas turns ids with gaps into floats)."""
+    """Ids as strings. Integers become their digits, whole-number floats too (pandas turns ids with gaps into floats).
+
+    Raises `DataError` for missing or blank ids and for types that are no ids.
+    """
+    column = plain_column(column)
     kind = column.type
     if column.null_count:
         first = int(np.flatnonzero(column.is_null().to_numpy())[0])
@@ -26,33 +45,39 @@ def as_id_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
             f"Column {name!r} must have a value in every row, got {column.null_count} empty ids (first in row {first}). "
             f"Remove or fill these rows; `genrec validate` lists them."
         )
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
     if pa.types.is_floating(kind):
         values = column.to_numpy()
-        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
+        bad = np.flatnonzero(~(np.abs(values) <= LARGEST_EXACT_FLOAT) | (values != np.floor(values)))
         if len(bad):
             raise DataError(
                 f"Column {name!r} must hold ids (text or whole numbers), got {values[bad[0]]} in row {bad[0]} "
                 f"and {len(bad)} such rows in all. Fix these rows or read the column as text."
             )
         column = column.cast(pa.int64())
-    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"Column {name!r} must hold ids (text or whole numbers), got Arrow type {kind}.")
+    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
+        raise DataError(
+            f"Column {name!r} must hold ids (text or whole numbers), got Arrow type {kind}. Convert it to text, "
+            "or map the right column with columns={...}."
+        )
     column = column.cast(pa.string())
     empty = pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0
     if empty:
         raise DataError(
-            f"Column {name!r} must have a value in every row, got {empty} blank ids. Remove or fill these rows."
+            f"Column {name!r} must have a value in every row, got {empty} blank ids. Remove or fill these rows; "
+            "`genrec validate` lists them."
         )
     return column
 
 
 def require_columns(table: pa.Table, needed: Sequence[str], what: str) -> None:
-    """Raise `DataError` unless every column of `needed` is in `table`."""
+    """Raise `DataError` unless every column of `needed` is in `table`, once."""
     for name in needed:
-        if name not in table.column_names:
+        times = table.column_names.count(name)
+        if times > 1:
+            raise DataError(
+                f"The {what} table must have one column {name!r}, got {times} of that name. Rename or drop the others."
+            )
+        if not times:
             raise DataError(
                 f"The {what} table must have a column {name!r}, got {table.column_names}."
                 f"{nearest(name, table.column_names)} Rename it, or map it with columns={{{name!r}: '<your name>'}} "
@@ -108,7 +133,7 @@ class Catalogue:
         """Row numbers of `item_ids`: int64 [n], -1 where an id is not in the catalogue."""
         if not isinstance(item_ids, (pa.Array, pa.ChunkedArray)):
             item_ids = pa.array([str(i) for i in item_ids], pa.string())
-        found = pc.index_in(item_ids, value_set=self._id_array)
+        found = pc.index_in(item_ids.cast(pa.string()), value_set=self._id_array)
         return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def require_rows(self, item_ids: Sequence[str], argument: str) -> np.ndarray:

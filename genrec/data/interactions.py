@@ -4,7 +4,8 @@ In: an Arrow table with `user_id`, `item_id`, and optionally `timestamp` and `po
 Out: `Histories`, every user's items in order, as row numbers of a `Catalogue`.
 
 Order inside a user: by timestamp, ties by `position` where there is one, then by the order of the file. A user with any
-missing timestamp keeps `position` or the order of the file: half a time order would be worse than none.
+missing timestamp keeps `position` or the order of the file, and a user with any missing position the order of the file: half
+an order would be worse than none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
-from genrec.data.catalogue import Catalogue, as_id_column, require_columns
+from genrec.data.catalogue import Catalogue, as_id_column, plain_column, require_columns
 from genrec.errors import DataError, check_choice
 
 
@@ -54,9 +55,12 @@ class Histories:
         return cls(names, np.concatenate([[0], np.cumsum(lengths)]), items, np.full(len(items), np.nan))
 
     def select(self, users: np.ndarray, stop: np.ndarray | None = None) -> "Histories":
-        """The chosen users' histories ([n] indices, repeats allowed), each cut to its first `stop` events."""
+        """The chosen users' histories ([n] indices, repeats allowed), each cut to its first `stop` events ([n] or one number)."""
+        users = np.asarray(users, np.int64)
         starts = self.indptr[users]
-        lengths = (self.indptr[users + 1] - starts) if stop is None else np.asarray(stop, np.int64)
+        lengths = self.indptr[users + 1] - starts
+        if stop is not None:
+            lengths = np.clip(stop, 0, lengths)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         events = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - starts, lengths)
         return Histories(self.user_ids[users], indptr, self.items[events], self.times[events])
@@ -85,13 +89,12 @@ class Interactions:
         """Check `table` and convert its ids to strings. Raises `DataError`."""
         require_columns(table, [USER_ID, ITEM_ID], "interactions")
         if table.num_rows == 0:
-            raise DataError(
-                "The interactions table must have at least one row, got 0. Check the path and the file's format."
-            )
+            raise DataError("The interactions table must have at least one row, got 0. Check the path and the file's format.")
         for name in (USER_ID, ITEM_ID):
             table = table.set_column(table.column_names.index(name), name, as_id_column(table.column(name), name))
         for name in (TIMESTAMP, POSITION):
             if name in table.column_names:
+                require_columns(table, [name], "interactions")
                 as_numbers(table.column(name), name)
         return cls(table)
 
@@ -124,35 +127,49 @@ class Interactions:
         encoded = table.column(USER_ID).combine_chunks().dictionary_encode()
         users = encoded.indices.to_numpy().astype(np.int64)
         names = encoded.dictionary.to_numpy(zero_copy_only=False)
-        times = as_numbers(table.column(TIMESTAMP), TIMESTAMP) if TIMESTAMP in table.column_names else np.full(len(rows), np.nan)
+        times = (
+            as_numbers(table.column(TIMESTAMP), TIMESTAMP) if TIMESTAMP in table.column_names else np.full(len(rows), np.nan)
+        )
         positions = as_numbers(table.column(POSITION), POSITION) if POSITION in table.column_names else np.zeros(len(rows))
-        timeless = np.bincount(users, np.isnan(times), len(names)) > 0
-        order = np.lexsort((np.nan_to_num(positions), np.where(timeless[users], 0.0, times), users))
+        order = np.lexsort((_whole_users(positions, users, len(names)), _whole_users(times, users, len(names)), users))
         lengths = np.bincount(users, minlength=len(names))
         return Histories(names, np.concatenate([[0], np.cumsum(lengths)]), rows[order], times[order])
 
 
+def _whole_users(values: np.ndarray, users: np.ndarray, n_users: int) -> np.ndarray:
+    """Sort keys [E]: `values`, but 0 throughout for every user who lacks any, so that a stable sort keeps that user's order."""
+    lacking = np.bincount(users, np.isnan(values), n_users) > 0
+    return np.where(lacking[users], 0.0, values)
+
+
 def as_numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """A time or position column as float64 [n], NaN where empty. Dates and times become seconds since 1970."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    """A time or position column as float64 [n], NaN where empty. Dates and times become seconds since 1970.
+
+    Raises `DataError` for other types, text that is neither, and infinite numbers.
+    """
+    column = plain_column(column)
+    if pa.types.is_string(column.type):
         column = _parse_text(column, name)
-        kind = column.type
-    if pa.types.is_date(kind):
-        column, kind = column.cast(pa.timestamp("s")), pa.timestamp("s")
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    kind = column.type
     if pa.types.is_timestamp(kind):
         ticks = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         return _floats(column.cast(pa.int64())) / ticks
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _floats(column)
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
-    raise DataError(
-        f"Column {name!r} must hold numbers, dates or times, got Arrow type {kind}. Convert it, or leave it out: "
-        "without it the order of the file is used."
-    )
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise DataError(
+            f"Column {name!r} must hold numbers, dates or times, got Arrow type {kind}. Convert it, or leave it out: "
+            "without it the order of the file is used."
+        )
+    values = _floats(column)
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(
+            f"Column {name!r} must hold finite numbers, got {infinite} infinite ones. Fix them or leave them empty."
+        )
+    return values
 
 
 def _parse_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

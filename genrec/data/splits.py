@@ -11,6 +11,14 @@ import numpy as np
 from genrec.data.interactions import Histories
 from genrec.errors import DataError, SettingError
 
+# Above this share of repeated events, leaving out what a user already had would hide items that are truly met again.
+REPEATS_MATTER = 0.01
+
+
+def exclude_seen_by_default(repeat_share: float) -> bool:
+    """Whether recommendations leave out a user's own items unless told otherwise: yes where users hardly repeat items."""
+    return repeat_share < REPEATS_MATTER
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -67,7 +75,7 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
     """Two cuts in time: the last `test_share` of all events tests, the `validation_share` before it validates.
 
     Every event of a window is one question, with everything the same user did before it as history. Events at the very
-    moment of a cut go to the later part. Raises `DataError` where a timestamp is missing.
+    moment of a cut go to the later part. Raises `DataError` where a timestamp is missing or no event is early enough to train.
     """
     if not (0 < validation_share < 1 and 0 < test_share < 1 and validation_share + test_share < 1):
         raise SettingError(
@@ -80,11 +88,18 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
             f"A global-time split needs a timestamp in every interaction, got {missing} of {len(histories.items)} without. "
             "Fill them, drop these rows, or use the leave-one-out split."
         )
-    cut_validation, cut_test = np.quantile(histories.times, [1 - validation_share - test_share, 1 - test_share], method="higher")
+    cut_validation, cut_test = np.quantile(
+        histories.times, [1 - validation_share - test_share, 1 - test_share], method="higher"
+    )
     users = np.repeat(np.arange(len(histories)), histories.lengths)
     position = np.arange(len(histories.items)) - histories.indptr[users]
     train_lengths = np.bincount(users, histories.times < cut_validation, len(histories)).astype(np.int64)
     trained = np.flatnonzero(train_lengths)
+    if not len(trained):
+        raise DataError(
+            f"A global-time split needs events before the validation window, got none: {len(histories.items)} events share too few "
+            "moments. Use finer timestamps, smaller shares, or the leave-one-out split."
+        )
     train = histories.select(trained, train_lengths[trained])
 
     def questions(inside: np.ndarray) -> Targets:
@@ -93,5 +108,9 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
 
     in_test = histories.times >= cut_test
     return Split(
-        "global-time", train, questions((histories.times >= cut_validation) & ~in_test), questions(in_test), train.repeat_share()
+        "global-time",
+        train,
+        questions((histories.times >= cut_validation) & ~in_test),
+        questions(in_test),
+        train.repeat_share(),
     )

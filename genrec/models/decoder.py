@@ -24,9 +24,11 @@ NEW_ROW_NOISE = 0.02
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """pretrained: folder or hub name of a causal LM, or None for a Qwen3 from scratch with the sizes below.
+    """pretrained: folder or hub name of a causal LM, or None for a Qwen3 from scratch.
     lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
-    dropout: attention and residual dropout of a model from scratch (a pretrained one keeps its own; LoRA uses this one).
+    hidden_size: width of a model from scratch. layers: its depth. heads: attention heads per layer. feed_forward: width of
+    its feed-forward blocks. dropout: attention and residual
+    dropout of a model from scratch, and the dropout of LoRA adapters.
     """
 
     pretrained: str | None = None

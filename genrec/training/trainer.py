@@ -34,9 +34,9 @@ METRIC = "ndcg@10"
 @dataclass(frozen=True)
 class TrainingConfig:
     """epochs: passes over the data at most. batch_tokens: tokens per step. learning_rate: peak of the schedule.
-    warmup: share of all steps. patience: epochs without a better validation score before stopping.
+    weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
-    fp32. validation_users, validation_beam: users drawn for the score after each epoch, and its beam width.
+    fp32. validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
     """
 
     epochs: int = 20

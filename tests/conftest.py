@@ -1,0 +1,48 @@
+"""Shared by all tests: a small synthetic shop and one bundle fitted on it (once per test process)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere: worker processes that spin against each other are ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.data.synthetic import make_shop
+from genrec.fit import fit
+from genrec.recipe import Recipe, load_recipe
+
+QUICK = {
+    "text.encoder": "tfidf-svd",
+    "text.collaborative_width": 16,
+    "model.hidden_size": 32,
+    "model.layers": 1,
+    "model.heads": 2,
+    "model.feed_forward": 64,
+    "training.epochs": 2,
+    "training.learning_rate": 1e-2,
+    "training.batch_tokens": 2048,
+    "training.validation_users": 60,
+    "decoding.beam_width": 20,
+    "evaluation.max_questions": 60,
+}
+
+
+@pytest.fixture(scope="session")
+def quick() -> Recipe:
+    """The smallest recipe that still does everything."""
+    return load_recipe(overrides=QUICK)
+
+
+@pytest.fixture(scope="session")
+def shop() -> tuple[Catalogue, Interactions]:
+    return make_shop(users=200, items=80, seed=1)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions], quick: Recipe) -> Path:
+    """A fitted bundle. Shared: tests that change files copy it first."""
+    catalogue, interactions = shop
+    return fit(catalogue.table, interactions.table, tmp_path_factory.mktemp("runs") / "shop", quick)

@@ -1,0 +1,143 @@
+"""Training: windows and batches, learning, early stopping, and a kill that changes nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec.data.interactions import Histories
+from genrec.data.splits import Split, leave_one_out
+from genrec.decoding.index import CatalogueIndex
+from genrec.errors import SettingError
+from genrec.models.decoder import ModelConfig, build_decoder
+from genrec.models.tokens import TokenLayout
+from genrec.training import trainer as trainer_module
+from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
+from genrec.training.trainer import TrainingConfig, TrainingResult, train
+
+CODES = np.array([[a, b] for a in range(4) for b in range(4)])
+SIZES = (4, 4)
+
+
+def walkers(users: int = 120, seed: int = 0) -> Split:
+    """Users who mostly go from item i to item i + 1: learnable in a few steps."""
+    random = np.random.default_rng(seed)
+    steps = np.where(random.random((users, 12)) < 0.9, 1, 5)
+    walks = (random.integers(0, 16, (users, 1)) + np.cumsum(steps, axis=1)) % 16
+    return leave_one_out(Histories.from_lists([walk[: random.integers(4, 13)] for walk in walks]))
+
+
+def run(folder: Path, split: Split | None = None, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
+    config = TrainingConfig(**({"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16} | settings))  # type: ignore[arg-type]  # fmt: skip
+    torch.manual_seed(0)
+    model, layout = build_decoder(ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1), SIZES, 64)
+    index, tokens = CatalogueIndex.build(CODES, SIZES), layout.to_tokens(CODES)
+    result = train(model, layout, tokens, index, split or walkers(), config, folder, exclude_seen=False)
+    return model, result
+
+
+def test_training_learns_what_comes_next(tmp_path: Path) -> None:
+    _, result = run(tmp_path, epochs=8)
+    scores = [epoch["eval_ndcg@10"] for epoch in result.history]
+    assert result.best == max(scores)
+    assert result.best > 0.8, "9 of 10 steps are predictable"
+    assert scores[0] < result.best
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, expected = run(tmp_path / "whole")
+    calls = {"left": int(2.5 * expected.steps / 4)}
+    collate = Collator.__call__
+
+    def killed(self: Collator, windows: list) -> dict:
+        calls["left"] -= 1
+        if calls["left"] < 0:
+            raise KeyboardInterrupt
+        return collate(self, windows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collator, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed")
+    assert [p.name for p in (tmp_path / "killed").glob("checkpoint-*")], "something to go on from"
+    resumed, result = run(tmp_path / "killed")
+    assert result.steps == expected.steps
+    assert [e["eval_ndcg@10"] for e in result.history] == [e["eval_ndcg@10"] for e in expected.history]
+    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_the_best_epoch_is_kept_and_training_stops_when_it_does_not_get_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.5, 0.2, 0.3, 0.4, 0.45])
+    monkeypatch.setattr(trainer_module, "ndcg_at", lambda positions, k: np.array([next(scores)]))
+    _, result = run(tmp_path, epochs=6, patience=2)
+    assert (result.best, result.epoch, len(result.history)) == (0.5, 2.0, 4)
+
+
+def test_a_split_without_validation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="needs validation questions"):
+        run(tmp_path, split=leave_one_out(Histories.from_lists([[1, 2], [3, 4]])))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": 0}, "training.epochs must be an integer of at least 1, got 0"),
+        ({"learning_rate": 0.0}, "training.learning_rate must be above 0"),
+        ({"warmup": 1.0}, "training.warmup must be from 0 to below 1"),
+        ({"precision": "fp16"}, r"training.precision must be one of \['auto', 'fp32', 'bf16'\], got 'fp16'"),
+        ({"weight_decay": -0.1}, "training.weight_decay"),
+        ({"validation_beam": 5}, "training.validation_beam must be an integer from 10"),
+    ],
+)
+def test_impossible_settings_are_refused(setting: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        TrainingConfig(**setting)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(1, 8))
+def test_windows_hold_every_event_once_and_never_more_than_the_model_reads(lengths: list[int], max_history: int) -> None:
+    histories = [np.arange(n) for n in lengths]
+    windows = HistoryWindows(Histories.from_lists(histories), max_history)
+    assert windows.lengths.sum() == sum(lengths)
+    assert all(1 <= n <= max_history + 1 for n in windows.lengths)
+    assert sorted(np.concatenate([*windows, np.zeros(0, int)])) == sorted(np.concatenate([*histories, np.zeros(0, int)]))
+    for window in windows:
+        np.testing.assert_array_equal(np.diff(window), 1)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(1, 4), st.integers(20, 400))
+def test_batches_hold_every_window_once_within_the_budget(lengths: list[int], per_item: int, budget: int) -> None:
+    batches = LengthBatches(np.array(lengths), per_item, budget, seed=3)
+    for epoch in (0, 1):
+        batches.set_epoch(epoch)
+        drawn = list(batches)
+        assert len(drawn) == len(batches)
+        assert sorted(n for batch in drawn for n in batch) == list(range(len(lengths)))
+        for batch in drawn:
+            assert len(batch) == 1 or len(batch) * (1 + per_item * max(lengths[n] for n in batch)) <= budget
+        assert list(batches) == drawn, "an epoch can be drawn again"
+
+
+def test_batches_waste_little_on_padding_and_differ_between_epochs() -> None:
+    lengths = np.random.default_rng(0).geometric(0.12, 5000).clip(max=21)
+    batches = LengthBatches(lengths, 4, 4096, seed=0)
+    first = list(batches)
+    padded = sum(len(batch) * (1 + 4 * lengths[batch].max()) for batch in first)
+    assert (1 + 4 * lengths).sum() / padded > 0.97
+    batches.set_epoch(1)
+    assert list(batches) != first
+
+
+def test_every_code_is_predicted_and_nothing_else() -> None:
+    layout = TokenLayout.from_scratch(SIZES)
+    batch = Collator(layout.to_tokens(CODES), layout)([np.array([5, 7]), np.array([1])])
+    assert batch["input_ids"].shape == batch["labels"].shape == (2, 5)
+    assert (batch["labels"] != IGNORED).sum() == 6, "3 items of 2 codes"
+    assert (batch["labels"][batch["labels"] != IGNORED] >= layout.base).all()
+    assert batch["attention_mask"].tolist() == [[1] * 5, [0, 0, 1, 1, 1]]
