@@ -1,8 +1,8 @@
 """genrec: items in, items back. Generative recommendation with a catalogue that is never left.
 
-    from genrec import Recommender
-    recommender = Recommender.load("runs/shop")
-    recommender.recommend([["B001", "B002"]], k=10)
+from genrec import Recommender
+recommender = Recommender.load("runs/shop")
+recommender.recommend([["B001", "B002"]], k=10)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import typing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,8 @@ import genrec
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
-from genrec.errors import BundleError, check_choice, check_integer
+from genrec.errors import BundleError, SettingError, check_choice, check_integer
+from genrec.models.decoder import embedding_rows
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
 
@@ -66,7 +68,8 @@ class ServingSettings:
     def __post_init__(self) -> None:
         check_integer("beam_width", self.beam_width, 1, 512)
         check_integer("k", self.k, 1, self.beam_width)
-        check_choice("exclude_seen", self.exclude_seen, [True, False])  # type: ignore[arg-type]
+        if not isinstance(self.exclude_seen, bool):
+            raise SettingError(f"exclude_seen must be true or false, got {self.exclude_seen!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +89,11 @@ class Bundle:
         import torch
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", local_files_only=True)
-        if model.get_input_embeddings().weight.shape[0] < self.settings.layout.vocabulary_size:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", local_files_only=True)
+        if embedding_rows(model) < self.settings.layout.vocabulary_size:
             raise BundleError(f"The model in {self.folder} has fewer token rows than its code table needs. Fit it again.")
-        return model.to(device).eval()
+        typing.cast(torch.nn.Module, model).to(device)
+        return model.eval()
 
     def load_embedder(self) -> ItemEmbedder:
         """The item embedder, for items that arrive later."""
@@ -107,7 +111,7 @@ class Bundle:
 
 
 def tie_rank(rule: str, item_ids: np.ndarray, train_counts: np.ndarray) -> np.ndarray:
-    """"popularity": more training events first, then by id; "item_id": by id. int64 [N]."""
+    """ "popularity": more training events first, then by id; "item_id": by id. int64 [N]."""
     by_id = np.argsort(np.argsort(item_ids.astype(str), kind="stable"), kind="stable")
     order = np.lexsort((by_id, -train_counts)) if rule == "popularity" else np.argsort(by_id)
     rank = np.empty(len(order), np.int64)
@@ -163,7 +167,9 @@ def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") ->
     codes = CodeTable.load(folder / "codes.parquet")
     catalogue = Catalogue.from_table(pq.read_table(folder / "catalogue.parquet"))
     if codes.hash != manifest["codes"]:
-        raise BundleError(f"codes.parquet in {folder} is table {codes.hash[:12]}, the bundle was made with {manifest['codes'][:12]}.")
+        raise BundleError(
+            f"codes.parquet in {folder} is table {codes.hash[:12]}, the bundle was made with {manifest['codes'][:12]}."
+        )
     if not np.array_equal(codes.item_ids, catalogue.item_ids):
         raise BundleError(f"catalogue.parquet and codes.parquet in {folder} do not list the same items. Copy the bundle again.")
     counts = load_file(folder / "items.safetensors")["train_counts"]
@@ -185,7 +191,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not intact:
         raise BundleError(f"{path} is truncated or was edited. Copy the bundle again, or fit it again.")
     if manifest["format"] != FORMAT:
-        raise BundleError(f"{folder} has bundle format {manifest['format']}; genrec {genrec.__version__} reads format {FORMAT}.")
+        raise BundleError(
+            f"{folder} has bundle format {manifest['format']}; genrec {genrec.__version__} reads format {FORMAT}."
+        )
     return manifest
 
 

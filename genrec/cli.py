@@ -65,11 +65,11 @@ def build_parser(everything: bool = True) -> argparse.ArgumentParser:
 
 
 def _tables(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--items", required=True, metavar="TABLE",
-                      help="the catalogue: parquet, csv, tsv, jsonl, RecBole .item, a saved Hugging Face dataset, or hf:NAME@SPLIT")  # fmt: skip
-    verb.add_argument("--interactions", required=True, metavar="TABLE", help="who met which item when, same formats (.inter)")
-    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS",
-                      help="map a column: user_id=reviewerID, item_id=asin, timestamp=when (both tables; repeat the flag)")  # fmt: skip
+    formats = "parquet, csv, tsv, jsonl, RecBole .item/.inter, a saved Hugging Face dataset, or hf:NAME@SPLIT"
+    verb.add_argument("--items", required=True, metavar="TABLE", help=f"the catalogue, one row per item: {formats}")
+    verb.add_argument("--interactions", required=True, metavar="TABLE", help="who met which item when, same formats")
+    mapping = "map a column, such as user_id=reviewerID or item_id=asin (both tables; repeat the flag)"
+    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help=mapping)
 
 
 def _add_validate(verb: argparse.ArgumentParser) -> None:
@@ -105,7 +105,9 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
 
 def _add_recommend(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("bundle", type=Path)
-    verb.add_argument("--history", action="append", metavar="ID,ID,...", help="one user's items, oldest first (repeat the flag)")
+    verb.add_argument(
+        "--history", action="append", metavar="ID,ID,...", help="one user's items, oldest first (repeat the flag)"
+    )
     verb.add_argument("--interactions", metavar="TABLE", help="recommend to every user of this event table")
     verb.add_argument("--user", action="append", metavar="ID", help="only these users of --interactions")
     verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help="map a column, as in fit")
@@ -179,7 +181,9 @@ def _recommend(args: argparse.Namespace) -> int:
             users = pc.cast(events.column(USER_ID), pa.string())
             missing = sorted(set(args.user) - set(users.to_pylist()))
             if missing:
-                raise SettingError(f"--user must name users of {args.interactions}, got {missing[0]!r}, who has no event there.")
+                raise SettingError(
+                    f"--user must name users of {args.interactions}, got {missing[0]!r}, who has no event there."
+                )
             events = events.filter(pc.is_in(users, pa.array(args.user)))
     else:
         histories = [_ids(history) for history in args.history]
@@ -236,7 +240,7 @@ def _print_table(table: Any) -> None:
     for row in table.to_pylist():
         if row["user_id"] != user:
             user = row["user_id"]
-            print(f"{'' if user is None else ''}user {user}")
+            print(f"user {user}")
         words = " | ".join(str(v) for name, v in row.items() if isinstance(v, str) and name not in ("user_id", "item_id") and v)
         print(f"{row['rank']:>4}  {row['score']:8.3f}  {row['item_id']:<16}  {words[:90]}")
     if not table.num_rows:

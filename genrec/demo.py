@@ -43,8 +43,8 @@ def run_demo(out: Path) -> None:
         print(f"        {item['title']}")
     print("\nNext, by score (log-probability of the item's codes):")
     [recommendations] = recommender.recommend([history], k=5)
-    for item in recommendations:
-        print(f"  {item.score:6.2f}  {item.fields['title']}")
+    for best in recommendations:
+        print(f"  {best.score:6.2f}  {best.fields['title']}")
     card = (bundle / "README.md").read_text(encoding="utf-8")
     print("\nModel against the baselines, test set:\n")
     print("\n".join(line for line in card.split("## Measured")[1].split("## Recipe")[0].splitlines() if line.startswith("|")))

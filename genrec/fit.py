@@ -7,7 +7,6 @@ Stages: read -> split -> item vectors -> codes -> language model -> evaluation -
 until the bundle is complete, so a fit that was killed goes on where it was when the same command is run again.
 """
 
-import hashlib
 import json
 import logging
 import random
@@ -89,9 +88,7 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     max_tokens = 1 + codes.levels * (recipe.training.max_history + 1)
     model, layout = build_decoder(recipe.model, codes.sizes, max_tokens)
     item_tokens = layout.to_tokens(codes.codes)
-    index = CatalogueIndex.build(
-        codes.codes, codes.sizes, tie_rank(recipe.decoding.tie_rule, codes.item_ids, counts)
-    )
+    index = CatalogueIndex.build(codes.codes, codes.sizes, tie_rank(recipe.decoding.tie_rule, codes.item_ids, counts))
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
     trained = train(
         model, layout, item_tokens, index, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed
@@ -206,7 +203,9 @@ def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: boo
         shutil.rmtree(work, ignore_errors=True)
         (out / MANIFEST).unlink(missing_ok=True)
     if (out / MANIFEST).exists():
-        raise BundleError(f"{out} holds a finished bundle already. Choose another folder, or pass overwrite=True (--overwrite).")
+        raise BundleError(
+            f"{out} holds a finished bundle already. Choose another folder, or pass overwrite=True (--overwrite)."
+        )
     if out.exists() and not work.exists() and not overwrite and any(out.iterdir()):
         raise BundleError(f"{out} is not empty and not a fit of genrec's. Choose another folder, or pass --overwrite.")
     if mark.exists():

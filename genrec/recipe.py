@@ -169,8 +169,7 @@ def build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
         if key not in hints:
             known = [f"{prefix}{name}" for name in hints] + _elsewhere(str(key), prefix)
             raise SettingError(
-                f"There is no setting {prefix}{key}.{nearest(f'{prefix}{key}', known)} "
-                f"Allowed here: {', '.join(hints)}."
+                f"There is no setting {prefix}{key}.{nearest(f'{prefix}{key}', known)} Allowed here: {', '.join(hints)}."
             )
         if dataclasses.is_dataclass(hints[key]):
             values[key] = build(typing.cast(type, hints[key]), {} if value is None else value, f"{prefix}{key}.")
@@ -199,7 +198,7 @@ def _helps(doc: str) -> dict[str, str]:
     for sentence in " ".join(doc.split()).replace(". ", ".\n").splitlines():
         head, colon, rest = sentence.partition(": ")
         candidates = head.split(", ")
-        if colon and all(c.isidentifier() or " " in c and c.split(" ")[0].isidentifier() for c in candidates):
+        if colon and all(c.isidentifier() or (" " in c and c.split(" ")[0].isidentifier()) for c in candidates):
             names, words = [c.split(" ")[0] for c in candidates], [rest]
         else:
             words.append(sentence)

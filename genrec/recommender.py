@@ -1,10 +1,10 @@
 """The facade: a bundle in, histories in, items out.
 
-    recommender = Recommender.load("runs/shop")
-    [items] = recommender.recommend([["B001", "B002"]], k=10)
-    items[0].item_id, items[0].score, items[0].fields["title"]
+recommender = Recommender.load("runs/shop")
+[items] = recommender.recommend([["B001", "B002"]], k=10)
+items[0].item_id, items[0].score, items[0].fields["title"]
 
-    table = recommender.recommend_df(events, k=10)      # pandas or Arrow in, the same kind out
+table = recommender.recommend_df(events, k=10)      # pandas or Arrow in, the same kind out
 """
 
 import logging

@@ -31,7 +31,13 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"codes": np.array([[0, 1], [1, 1], [2, 1]])}, {"sizes": (4, 2)}, {"policy": "suffix"}, {"tokenizer": "0" * 64}, {"generation": 1}],
+    [
+        {"codes": np.array([[0, 1], [1, 1], [2, 1]])},
+        {"sizes": (4, 2)},
+        {"policy": "suffix"},
+        {"tokenizer": "0" * 64},
+        {"generation": 1},
+    ],
 )
 def test_any_change_changes_the_hash(change: dict) -> None:
     assert table(**change).hash != table().hash

@@ -36,7 +36,9 @@ def test_flags_override_the_file_and_the_file_overrides_the_defaults(tmp_path: P
 def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
     import yaml
 
-    recipe = load_recipe(overrides={"training.epochs": 5, "text.template": "{title}", "data.items_columns": {"item_id": "asin"}})
+    recipe = load_recipe(
+        overrides={"training.epochs": 5, "text.template": "{title}", "data.items_columns": {"item_id": "asin"}}
+    )
     assert load_recipe(recipe_file(tmp_path, yaml.safe_dump(recipe.to_dict()))) == recipe
 
 

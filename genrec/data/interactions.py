@@ -55,7 +55,7 @@ class Histories:
         return cls(names, np.concatenate([[0], np.cumsum(lengths)]), items, np.full(len(items), np.nan))
 
     def select(self, users: np.ndarray, stop: np.ndarray | None = None) -> "Histories":
-        """The chosen users' histories ([n] indices, repeats allowed), each cut to its first `stop` events ([n] or one number)."""
+        """The chosen users' histories ([n] indices, repeats allowed), each cut to its first `stop` ([n]) events."""
         users = np.asarray(users, np.int64)
         starts = self.indptr[users]
         lengths = self.indptr[users + 1] - starts
@@ -174,7 +174,8 @@ def as_numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 def _parse_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Numbers or ISO 8601 dates written as text (blank means missing)."""
-    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+    column = pc.utf8_trim_whitespace(column)
+    blank = pc.equal(column, "")
     column = pc.if_else(pc.fill_null(blank, True), pa.scalar(None, pa.string()), column)
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
         try:

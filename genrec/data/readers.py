@@ -1,8 +1,8 @@
 """Read a user's tables, whatever they are kept in, under genrec's column names.
 
 In: a file (.parquet .pq .csv .tsv .jsonl .ndjson .json, the text formats also gzipped; RecBole's .inter .item .user), a folder
-of parquet files, a folder written by `datasets.save_to_disk`, a Hugging Face data set as `hf:NAME[:CONFIG]@SPLIT`, or a table in
-memory (Arrow, pandas, `datasets`, or anything else that exports Arrow, such as polars).
+of parquet files, a folder written by `datasets.save_to_disk`, a Hugging Face dataset as `hf:NAME[:CONFIG]@SPLIT`, or a table
+in memory (Arrow, pandas, `datasets`, or anything else that exports Arrow, such as polars).
 Out: an Arrow table, a `Catalogue` or `Interactions`.
 
     from genrec.data import load_catalogue, load_interactions
@@ -202,9 +202,12 @@ def _open_parquet(files: list[Path], folder: Path | None) -> Opened:
         else:
             # Folder names such as day=1 are columns, as Spark writes them.
             paths = [str(path) for path in files]
-            data = pads.dataset(paths, format="parquet", partitioning="hive", partition_base_dir=str(folder))
+            options = {"format": "parquet", "partitioning": "hive", "partition_base_dir": str(folder)}
+            data = pads.dataset(paths, **options)
             schemas = [part.physical_schema for part in data.get_fragments()]
-            data = data.replace_schema(pa.unify_schemas([*schemas, data.schema], promote_options="permissive"))
+            data = pads.dataset(
+                paths, schema=pa.unify_schemas([*schemas, data.schema], promote_options="permissive"), **options
+            )
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{label} cannot be read as parquet: {error}. Check that every file is complete.") from error
 

@@ -97,8 +97,8 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
     trained = np.flatnonzero(train_lengths)
     if not len(trained):
         raise DataError(
-            f"A global-time split needs events before the validation window, got none: {len(histories.items)} events share too few "
-            "moments. Use finer timestamps, smaller shares, or the leave-one-out split."
+            f"A global-time split needs events before its first window, got none: {len(histories.items)} events share "
+            "too few moments. Use finer timestamps, smaller shares, or the leave-one-out split."
         )
     train = histories.select(trained, train_lengths[trained])
 

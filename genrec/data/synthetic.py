@@ -6,9 +6,9 @@ In: how many users and items, and a seed. Out: a `Catalogue` and `Interactions`,
     catalogue, interactions = make_shop()
     write_shop("shop")  # shop/items.csv and shop/interactions.csv
 
-What there is to learn. A product line (brand + range, such as "Lumen Hydrating") has up to six products of one category that are
-used one after the other: shampoo, conditioner, hair mask; printer, cartridges, paper. After an item, a user takes the next of
-the same line, sometimes after a detour; or another line of the same brand; or the same product of another line; or something
+What there is to learn. A product line (brand + range: "Lumen Hydrating") has up to six products of one category that
+are used one after the other: shampoo, conditioner, hair mask; printer, cartridges, paper. After an item, a user takes the next
+of the same line, sometimes after a detour; or another line of the same brand; or the same product of another line; or something
 from their favourite categories at their price level. How often each depends on the user's style, which shows only over several
 purchases: half complete a line, others stay with a brand, others compare products. Popularity is only mildly skewed and nobody
 buys an item twice, so popularity is a weak guess, the last item a good one and the whole history the best.
@@ -161,7 +161,7 @@ def write_shop(folder: str | PathLike[str], users: int = 2000, items: int = 600,
 class _Uniforms:
     """Numbers in [0, 1) from PCG64's raw stream."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         self.bits = np.random.PCG64(seed)
 
     def __call__(self, size: int) -> np.ndarray:
@@ -177,7 +177,7 @@ class _Shop:
     Line `l` belongs to category `l % C`. Inside a category two lines in a row share a brand.
     """
 
-    def __init__(self, items: int, random: _Uniforms):
+    def __init__(self, items: int, random: _Uniforms) -> None:
         self.items = items
         lines = np.arange(-(-items // SLOTS))
         self.categories = min(len(NAMES), len(lines))

@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "missing_timestamp": (
         "warning",
         "interaction without a timestamp",
-        "Fill them in; a user with any missing one keeps the order of the file, and a global-time split is not possible.",
+        "Fill them in; a user with any missing one keeps the order of `position` or the file; global-time splits need all.",
     ),
     "unsorted_timestamp": (
         "warning",
@@ -189,6 +189,9 @@ def _interactions(table: pa.Table, catalogue: pa.Array | None, report: Report) -
         return
     report.facts["interactions"] = table.num_rows
     users, items = (_ids(table, name, "interactions", report) for name in (USER_ID, ITEM_ID))
+    if TIMESTAMP not in table.column_names and POSITION not in table.column_names:
+        example = f"there is no column {TIMESTAMP!r} (nor {POSITION!r}), only {table.column_names[:20]}"
+        _note(report, "missing_timestamp", "interactions", table.num_rows, [example])
     times = _numbers(table, TIMESTAMP, report)
     positions = _numbers(table, POSITION, report)
     if users is None or items is None:
@@ -308,11 +311,12 @@ def _unparsable(column: pa.ChunkedArray) -> np.ndarray:
     """Which texts [n] are not of the kind (number, time, time with zone) that most are of. Blank ones are merely missing."""
     unique = column.unique()
     codes = np.asarray(pc.fill_null(pc.index_in(column, value_set=unique), -1))
-    blank = np.asarray(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(unique), ""), True))
+    trimmed = pc.utf8_trim_whitespace(unique)
+    blank = np.asarray(pc.fill_null(pc.equal(trimmed, ""), True))
     best = np.zeros(len(unique), bool)
     weights = np.bincount(codes, minlength=len(unique))
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
-        parsed = _castable(unique.filter(pa.array(~blank)), kind)
+        parsed = _castable(trimmed.filter(pa.array(~blank)), kind)
         full = np.zeros(len(unique), bool)
         full[~blank] = parsed
         if weights[full].sum() > weights[best].sum():
@@ -322,7 +326,7 @@ def _unparsable(column: pa.ChunkedArray) -> np.ndarray:
 
 def _castable(values: pa.Array, kind: pa.DataType) -> np.ndarray:
     """Which of `values` Arrow can turn into `kind`: bool [n]. Halves the array until the bad ones stand alone."""
-    pattern = r"^\s*[-+]?(\d|\.\d|inf|nan)" if kind == pa.float64() else r"^\s*\d{4}-\d\d"
+    pattern = r"^[-+]?(\d|\.\d|inf|nan)" if kind == pa.float64() else r"^\d{4}-\d\d"
     result = np.asarray(pc.match_substring_regex(values, pattern, ignore_case=True))  # so that few are left to halve for
     pending = [np.flatnonzero(result)]
     while pending:

@@ -105,7 +105,9 @@ class Allowed:
     excluded: Tensor | None = None
 
     @classmethod
-    def of(cls, index: CatalogueIndex, only_rows: np.ndarray | None = None, excluded_rows: np.ndarray | None = None) -> "Allowed":
+    def of(
+        cls, index: CatalogueIndex, only_rows: np.ndarray | None = None, excluded_rows: np.ndarray | None = None
+    ) -> "Allowed":
         """only_rows: catalogue rows [n] or None. excluded_rows: catalogue rows [B, E], padded with -1, or None."""
         device = index.items.device
         only = excluded = None

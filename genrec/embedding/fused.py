@@ -42,7 +42,10 @@ class ItemEmbedder:
         self.arrays: dict[str, np.ndarray] = {}
 
     def fit(
-        self, catalogue: Catalogue, train: Histories, encode_once: Callable[[Callable[[], np.ndarray]], np.ndarray] | None = None
+        self,
+        catalogue: Catalogue,
+        train: Histories,
+        encode_once: Callable[[Callable[[], np.ndarray]], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Learn from the catalogue and return its vectors [N, D]. `encode_once` may cache the slow text encoding."""
         if self.template == "auto":

@@ -108,7 +108,9 @@ class CooccurrenceTfidf:
         users = np.repeat(np.arange(len(latest)), lengths)
         age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
         flat = np.concatenate(latest) if lengths.sum() else np.zeros(0, np.int64)
-        query = sp.csr_matrix((self.config.decay**age, (users, flat)), shape=(len(latest), len(self.popularity)), dtype=np.float32)
+        query = sp.csr_matrix(
+            (self.config.decay**age, (users, flat)), shape=(len(latest), len(self.popularity)), dtype=np.float32
+        )
         scores = _by_row_maximum((query @ self.together).toarray())
         if self.config.text_weight:
             scores += self.config.text_weight * _by_row_maximum((query @ self.alike).toarray())
@@ -124,7 +126,9 @@ def cooccurrence_weights(train: Histories, popularity: np.ndarray, config: Floor
     for distance in range(1, min(config.window, int(train.lengths.max(initial=1)) - 1) + 1):
         same = users[distance:] == users[:-distance]
         weights = np.full(int(same.sum()), 1.0 / distance, np.float32)
-        forward = forward + sp.csr_matrix((weights, (train.items[:-distance][same], train.items[distance:][same])), (items, items))
+        forward = forward + sp.csr_matrix(
+            (weights, (train.items[:-distance][same], train.items[distance:][same])), (items, items)
+        )
     together = forward + config.backward * forward.T
     together.setdiag(0)
     damp = sp.diags(np.maximum(popularity, 1) ** -config.damping)
@@ -151,7 +155,9 @@ def text_neighbours(texts: list[str], neighbours: int) -> sp.csr_matrix:
         values.append(np.take_along_axis(block, nearest, axis=1).ravel())
     if not rows:
         return sp.csr_matrix((items, items), dtype=np.float32)
-    alike = sp.csr_matrix((np.maximum(np.concatenate(values), 0), (np.concatenate(rows), np.concatenate(columns))), (items, items))
+    alike = sp.csr_matrix(
+        (np.maximum(np.concatenate(values), 0), (np.concatenate(rows), np.concatenate(columns))), (items, items)
+    )
     alike.eliminate_zeros()
     return alike
 
@@ -161,7 +167,7 @@ def _by_row_maximum(scores: np.ndarray) -> np.ndarray:
     return scores / np.where(highest > 0, highest, 1)
 
 
-def _rank_batches(histories, k, exclude_seen, score):  # noqa: ANN001, ANN202
+def _rank_batches(histories, k, exclude_seen, score):  # noqa: ANN202
     """Score histories batch by batch and keep the best `k` of each."""
     check_integer("k", k, 1)
     rows = np.full((len(histories), k), -1, np.int64)

@@ -6,6 +6,7 @@ In: a `ModelConfig` and the codes per level. Out: a Hugging Face model and the `
     model, layout = build_decoder(ModelConfig(pretrained="path/to/llm", lora_rank=16), sizes=..., max_tokens=...)
 """
 
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def from_pretrained(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int
     if config.lora_rank:
         require_peft()
     try:
-        model = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=torch.float32)
         text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
     except (OSError, ValueError) as error:
         raise SettingError(
@@ -125,7 +126,7 @@ def from_pretrained(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int
             f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
             f"Lower training.max_history to {(longest - 1) // len(sizes) - 1} or less."
         )
-    known = model.get_input_embeddings().weight.shape[0]
+    known = embedding_rows(model)
     starts = [i for i in (text_tokenizer.bos_token_id, text_tokenizer.eos_token_id) if i is not None]
     if not starts:
         raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
@@ -136,16 +137,23 @@ def from_pretrained(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int
     model.resize_token_embeddings(layout.vocabulary_size, mean_resizing=False)
     logging.set_verbosity(verbosity)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    matrices = [model.get_input_embeddings()] if tied else [model.get_input_embeddings(), model.get_output_embeddings()]
+    matrices: list[nn.Module] = (
+        [model.get_input_embeddings()] if tied else [model.get_input_embeddings(), model.get_output_embeddings()]
+    )
     with torch.no_grad():
         for matrix in matrices:
-            rows = matrix.weight[:known]
-            noise = torch.randn(sum(sizes), rows.shape[1]) * rows.std(0) * NEW_ROW_NOISE
-            matrix.weight[known:] = rows.mean(0) + noise
+            weight = typing.cast(torch.Tensor, matrix.weight)
+            noise = torch.randn(sum(sizes), weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
+            weight[known:] = weight[:known].mean(0) + noise
     model.config.pad_token_id = layout.pad
     if config.lora_rank:
         model = with_lora(model, layout, config, tied)
     return model, layout
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Tokens that the model has rows for (some models have more rows than their tokenizer has words)."""
+    return int(typing.cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
 
 
 def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, tied: bool) -> PreTrainedModel:
@@ -165,7 +173,7 @@ def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, 
         trainable_token_indices=trainable,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, adapters)
+    return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has
 
 
 def require_peft() -> None:
@@ -193,8 +201,9 @@ def save_text_tokenizer(config: ModelConfig, layout: TokenLayout, folder: Path) 
     if config.pretrained is not None:
         AutoTokenizer.from_pretrained(config.pretrained).save_pretrained(folder)
         return
-    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {"<pad>": layout.pad, "<start>": layout.start}
     for level, size in enumerate(layout.sizes):

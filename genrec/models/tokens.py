@@ -67,7 +67,9 @@ class TokenLayout:
         return f"<c{level}_{code}>"
 
 
-def write_histories(histories: Sequence[np.ndarray], item_tokens: np.ndarray, layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
+def write_histories(
+    histories: Sequence[np.ndarray], item_tokens: np.ndarray, layout: TokenLayout
+) -> tuple[np.ndarray, np.ndarray]:
     """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
 
     item_tokens: [N, L], the tokens of every catalogue row. An empty history is the start token alone.

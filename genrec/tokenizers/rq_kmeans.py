@@ -68,9 +68,8 @@ class RQKMeans(ItemTokenizer):
 
     def codebook_size(self, items: int) -> int:
         """`K` for a catalogue of this many items. Raises `SettingError` when a fixed size is larger than the catalogue."""
-        size = self.config.codebook_size
-        if size == "auto":
-            size = min(items, 256, max(8, 2 ** int(np.ceil(np.log2(2 * np.sqrt(items))))))
+        wanted = self.config.codebook_size
+        size = min(items, 256, max(8, 2 ** int(np.ceil(np.log2(2 * np.sqrt(items)))))) if wanted == "auto" else wanted
         if size > items:
             raise SettingError(
                 f"codebook_size must be at most the number of items, {items}, got {size}. Lower it, or set it to 'auto'."
@@ -92,8 +91,9 @@ class RQKMeans(ItemTokenizer):
                 max_points_per_centroid=max(256, -(-len(vectors) // size)),  # never train on a sample of the catalogue
             )
             kmeans.train(residual)
-            state[f"centroids_{level}"] = kmeans.centroids
-            residual = residual - kmeans.centroids[_nearest(kmeans.centroids, residual)]
+            centroids = np.asarray(kmeans.centroids, np.float32)
+            state[f"centroids_{level}"] = centroids
+            residual = residual - centroids[_nearest(centroids, residual)]
         return state
 
     def _encode(self, vectors: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ class RQKMeans(ItemTokenizer):
         return codes
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
-        return np.sum([matrix[codes[:, level]] for level, matrix in enumerate(self.centroids)], axis=0, dtype=np.float32)
+        return np.stack([matrix[codes[:, level]] for level, matrix in enumerate(self.centroids)]).sum(axis=0, dtype=np.float32)
 
 
 def _nearest(centroids: np.ndarray, vectors: np.ndarray) -> np.ndarray:

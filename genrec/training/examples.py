@@ -20,14 +20,14 @@ IGNORED = -100  # the label that Hugging Face models leave out of the loss
 
 
 class HistoryWindows(Dataset):
-    """Windows of item rows, each int64 [n] with n >= 1."""
+    """Windows of item rows, each int64 [n] with n >= 1; at most `per_user` of each history, the latest (0: all)."""
 
-    def __init__(self, histories: Histories, max_history: int) -> None:
+    def __init__(self, histories: Histories, max_history: int, per_user: int = 0) -> None:
         size = max_history + 1
         self.windows = [
             history[max(0, stop - size) : stop]
             for history in histories.to_lists()
-            for stop in range(len(history), 0, -size)
+            for stop in list(range(len(history), 0, -size))[: per_user or None]
         ]
 
     def __len__(self) -> int:

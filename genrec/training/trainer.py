@@ -36,7 +36,8 @@ class TrainingConfig:
     """epochs: passes over the data at most. batch_tokens: tokens per step. learning_rate: peak of the schedule.
     weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
-    fp32. validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
+    fp32. windows_per_user: stretches of max_history + 1 items that one history gives, the latest ones; 0 for all.
+    validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
     """
 
     epochs: int = 20
@@ -46,6 +47,7 @@ class TrainingConfig:
     warmup: float = 0.05
     patience: int = 3
     max_history: int = 20
+    windows_per_user: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validation_users: int = 2000
     validation_beam: int = 20
@@ -53,6 +55,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_tokens", "patience", "max_history", "validation_users"):
             check_integer(f"training.{name}", getattr(self, name), 1)
+        check_integer("training.windows_per_user", self.windows_per_user, 0)
         check_integer("training.validation_beam", self.validation_beam, 10, 512)
         check_choice("training.precision", self.precision, ["auto", "fp32", "bf16"])
         if not 0 < self.learning_rate < 1:
@@ -83,7 +86,9 @@ class TrainingResult:
 class RecommendationTrainer(Trainer):
     """The Trainer with batches by length and a validation score that decodes real items."""
 
-    def __init__(self, *, batches: LengthBatches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any):
+    def __init__(
+        self, *, batches: LengthBatches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any
+    ) -> None:
         super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
         self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
 
@@ -93,10 +98,7 @@ class RecommendationTrainer(Trainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search."""
-        was_training = self.model.training
-        self.model.eval()
-        rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)
-        self.model.train(was_training)
+        rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)  # puts the model to eval and back
         positions = hit_positions(rows, self.questions.items)
         metrics = {
             f"{metric_key_prefix}_{METRIC}": float(ndcg_at(positions, 10).mean()),
@@ -122,7 +124,7 @@ def train(
 
     item_tokens: [N, L] int64. `exclude_seen`: whether validation masks what a user had before.
     """
-    windows = HistoryWindows(split.train, config.max_history)
+    windows = HistoryWindows(split.train, config.max_history, config.windows_per_user)
     batches = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):

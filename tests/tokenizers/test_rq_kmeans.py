@@ -1,9 +1,11 @@
 """What only RQ-KMeans promises, and the collision policies in detail."""
 
+import itertools
+
 import numpy as np
 import pytest
-
 from contract import clustered_vectors
+
 from genrec.errors import DataError, SettingError
 from genrec.tokenizers.collisions import SPARE_SUFFIXES, append, assign
 from genrec.tokenizers.rq_kmeans import RQKMeans, RQKMeansConfig
@@ -20,7 +22,7 @@ def residual_norms(tokenizer: RQKMeans, vectors: np.ndarray) -> list[float]:
 
 def test_every_level_leaves_less_over_than_the_one_before() -> None:
     norms = residual_norms(RQKMeans(RQKMeansConfig(levels=4, codebook_size=16)).fit(clustered_vectors()), clustered_vectors())
-    assert all(later < earlier for earlier, later in zip(norms, norms[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(norms))
 
 
 def test_decoding_is_the_sum_of_the_chosen_centroids() -> None:
@@ -35,7 +37,9 @@ def test_every_code_of_the_first_level_is_in_use() -> None:
     assert len(np.unique(tokenizer.encode(clustered_vectors())[:, 0])) == 32
 
 
-@pytest.mark.parametrize(("items", "size"), [(2, 2), (5, 5), (9, 8), (100, 32), (600, 64), (2420, 128), (12101, 256), (10**7, 256)])
+@pytest.mark.parametrize(
+    ("items", "size"), [(2, 2), (5, 5), (9, 8), (100, 32), (600, 64), (2420, 128), (12101, 256), (10**7, 256)]
+)
 def test_the_automatic_codebook_grows_with_the_catalogue(items: int, size: int) -> None:
     assert RQKMeans().codebook_size(items) == size
 
@@ -52,7 +56,9 @@ def test_identical_items_are_no_problem() -> None:
     assert sorted(codes.codes[:, -1]) == list(range(20))
 
 
-@pytest.mark.parametrize("setting", [{"levels": 0}, {"levels": 9}, {"codebook_size": 1}, {"iterations": 0}, {"seed": -1}, {"levels": "3"}])
+@pytest.mark.parametrize(
+    "setting", [{"levels": 0}, {"levels": 9}, {"codebook_size": 1}, {"iterations": 0}, {"seed": -1}, {"levels": "3"}]
+)
 def test_impossible_settings_are_refused(setting: dict) -> None:
     with pytest.raises(SettingError, match=next(iter(setting))):
         RQKMeansConfig(**setting)

@@ -31,7 +31,8 @@ def walkers(users: int = 120, seed: int = 0) -> Split:
 
 
 def run(folder: Path, split: Split | None = None, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
-    config = TrainingConfig(**({"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16} | settings))  # type: ignore[arg-type]  # fmt: skip
+    quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
+    config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
     model, layout = build_decoder(ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1), SIZES, 64)
     index, tokens = CatalogueIndex.build(CODES, SIZES), layout.to_tokens(CODES)
