@@ -13,7 +13,7 @@ help: ## Show what make can do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/.installed ## Fit a recommender on a synthetic shop and show it (a few minutes)
-	$(BIN)/genrec demo --out runs/demo
+	$(BIN)/python -m genrec.cli demo --out runs/demo
 
 test: $(VENV)/.installed lint ## Lint, types, all tests, coverage
 	rm -f .coverage .coverage.*

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        if "invalid choice" in message and "verb" in message:
+        if "invalid choice" in message and "VERB" in message:
             message += nearest(message.split("'")[1], VERBS)
         super().error(message)
 
@@ -168,17 +168,17 @@ def _recommend(args: argparse.Namespace) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from genrec.columns import INTERACTION_COLUMNS, ITEM_ID, USER_ID
-    from genrec.data.readers import read_table
+    from genrec.columns import ITEM_ID, USER_ID
+    from genrec.data.readers import load_interactions
     from genrec.recommender import Recommender
 
+    _, columns = _split_columns(args.columns)
     if bool(args.history) == bool(args.interactions):
         raise SettingError("Give either --history ID,ID,... or --interactions TABLE.")
     if args.interactions:
-        _, columns = _split_columns(args.columns)
-        events = read_table(args.interactions, columns, only=INTERACTION_COLUMNS)
+        events = load_interactions(args.interactions, columns).table
         if args.user:
-            users = pc.cast(events.column(USER_ID), pa.string())
+            users = events.column(USER_ID)
             missing = sorted(set(args.user) - set(users.to_pylist()))
             if missing:
                 raise SettingError(
@@ -187,7 +187,6 @@ def _recommend(args: argparse.Namespace) -> int:
             events = events.filter(pc.is_in(users, pa.array(args.user)))
     else:
         histories = [_ids(history) for history in args.history]
-        events = [(str(number), item) for number, history in enumerate(histories, 1) for item in history]
     recommender = Recommender.load(args.bundle)
     options = {
         "k": args.k, "beam_width": args.beam_width, "exclude_seen": args.exclude_seen, "unsupported": args.unsupported,

@@ -8,9 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from genrec.columns import INTERACTION_COLUMNS
-from genrec.data.interactions import Interactions
-from genrec.data.readers import read_table, table_hash
+from genrec.data.hashing import table_hash
+from genrec.data.readers import load_interactions
 from genrec.errors import check_choice
 from genrec.evaluation.evaluate import Result, evaluate
 from genrec.fit import evaluate_baselines, split_histories
@@ -37,14 +36,14 @@ def evaluate_bundle(
     recommender = Recommender.load(folder)
     bundle = recommender.bundle
     recipe: Recipe = build(Recipe, bundle.manifest["recipe"], "")
-    table = read_table(interactions, recipe.data.interactions_columns if columns is None else columns, only=INTERACTION_COLUMNS)
-    fitted, now = bundle.manifest["data"]["interactions"], table_hash(table)
+    events = load_interactions(interactions, recipe.data.interactions_columns if columns is None else columns)
+    fitted, now = bundle.manifest["data"]["interactions"], table_hash(events.table)
     if fitted != now:
         log.warning(
             "These interactions (hash %s) are not the ones of the fit (hash %s): questions may be among its training data.",
             now[:12], fitted[:12],
         )  # fmt: skip
-    split = split_histories(Interactions.from_table(table).histories(bundle.catalogue, recipe.data.unknown_items), recipe)
+    split = split_histories(events.histories(bundle.catalogue, recipe.data.unknown_items), recipe)
     questions = split.validation if part == "validation" else split.test
     if max_questions:
         questions = questions.sample(max_questions, recipe.seed)

@@ -23,11 +23,11 @@ import torch
 from genrec.bundle import MANIFEST, WORK, ServingSettings, Settings, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.codes import CodeTable
-from genrec.columns import INTERACTION_COLUMNS
 from genrec.data.catalogue import Catalogue
+from genrec.data.hashing import table_hash
 from genrec.data.interactions import Histories, Interactions
-from genrec.data.readers import read_table, table_hash
-from genrec.data.splits import Split, Targets, global_time, leave_one_out
+from genrec.data.readers import load_catalogue, load_interactions
+from genrec.data.splits import Split, Targets, exclude_seen_by_default, global_time, leave_one_out
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.ranker import BeamRanker
 from genrec.embedding.fused import EmbeddingConfig, ItemEmbedder
@@ -43,10 +43,6 @@ from genrec.tokenizers.rq_kmeans import RQKMeans
 from genrec.training.trainer import train
 
 log = logging.getLogger(__name__)
-
-# Masking what a user had before pays where people do not buy twice, and hides the answer where they do. One repeated event
-# in a hundred is where the two weigh about the same.
-REPEATS_THAT_MATTER = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +65,11 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     if recipe.model.pretrained and recipe.model.lora_rank:
         require_peft()  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
-    work = _open_work(out, recipe, tables.hashes, overwrite)
-
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
+    work = _open_work(out, recipe, tables.hashes, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
     if exclude_seen == "auto":
-        exclude_seen = split.repeat_share < REPEATS_THAT_MATTER
+        exclude_seen = exclude_seen_by_default(split.repeat_share)
     log.info(
         "%d items, %d users, %d training events; %.2f %% of them repeat an item, so seen items are %s by default",
         len(tables.catalogue), len(split.train), len(split.train.items), 100 * split.repeat_share,
@@ -137,10 +132,11 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
 
 def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
     """Read and check both tables under the recipe's column names."""
-    items_table = read_table(items, recipe.data.items_columns)
-    events_table = read_table(interactions, recipe.data.interactions_columns, only=INTERACTION_COLUMNS)
-    hashes = {"items": table_hash(items_table), "interactions": table_hash(events_table)}
-    return Tables(Catalogue.from_table(items_table), Interactions.from_table(events_table), hashes)
+    catalogue = load_catalogue(items, recipe.data.items_columns)
+    if len(catalogue) < 2:
+        raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
+    events = load_interactions(interactions, recipe.data.interactions_columns)
+    return Tables(catalogue, events, {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)})
 
 
 def split_histories(histories: Histories, recipe: Recipe) -> Split:
@@ -163,8 +159,6 @@ def make_codes(
     catalogue: Catalogue, train_histories: Histories, recipe: Recipe, work: Path
 ) -> tuple[ItemEmbedder, ItemTokenizer, CodeTable]:
     """Item vectors, the fitted item tokenizer, and the code table; vectors of the text encoder are kept in `work`."""
-    if len(catalogue) < 2:
-        raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
     text = recipe.text
     embedder = ItemEmbedder(
         EmbeddingConfig(text.encoder, text.template, text.collaborative_width, text.collaborative_weight, recipe.seed)
@@ -188,8 +182,8 @@ def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, quest
         template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
         floor = CooccurrenceTfidf().fit(split.train, render(catalogue, template))
         if recipe.evaluation.tune_baselines:
-            masked = split.repeat_share < REPEATS_THAT_MATTER
-            floor.tune(split.validation.sample(recipe.training.validation_users, recipe.seed), masked)
+            sample = split.validation.sample(recipe.training.validation_users, recipe.seed)
+            floor.tune(sample, exclude_seen_by_default(split.repeat_share))
         results.append(evaluate(floor, questions))
     return results
 
@@ -208,7 +202,7 @@ def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: boo
         )
     if out.exists() and not work.exists() and not overwrite and any(out.iterdir()):
         raise BundleError(f"{out} is not empty and not a fit of genrec's. Choose another folder, or pass --overwrite.")
-    if mark.exists():
+    if mark.exists() and len(list(work.iterdir())) > 1:  # the mark alone: that fit failed before it had anything to keep
         before = json.loads(mark.read_text(encoding="utf-8"))
         if before != json.loads(json.dumps(identity)):
             changed = [key for key in identity if before.get(key) != json.loads(json.dumps(identity[key]))]

@@ -284,7 +284,7 @@ def _open_iterable(data: Any) -> Opened:
 
 def _label(source: Any) -> str:
     """How messages name a source."""
-    return str(source) if isinstance(source, (str, PathLike)) else f"The {type(source).__name__}"
+    return str(source) if isinstance(source, (str, PathLike)) else f"The {type(source).__name__} given"
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:

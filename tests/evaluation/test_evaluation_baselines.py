@@ -1,0 +1,122 @@
+"""The baselines against naive code, and what every ranker promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genrec.data.interactions import Histories
+from genrec.data.splits import Targets, leave_one_out
+from genrec.data.synthetic import make_shop
+from genrec.embedding.text import default_template, render
+from genrec.errors import SettingError
+from genrec.evaluation.base import Ranker
+from genrec.evaluation.baselines import CooccurrenceTfidf, FloorConfig, Popularity, top
+from genrec.evaluation.evaluate import evaluate
+
+TEXTS = ["red soap", "blue soap", "red towel", "printer ink", "printer paper", ""]
+TRAIN = [[0, 1, 2], [1, 2, 0], [3, 4], [0, 1], [3, 4, 0]]
+
+
+def floor(**changes: object) -> CooccurrenceTfidf:
+    return CooccurrenceTfidf(FloorConfig(**changes)).fit(Histories.from_lists(TRAIN), TEXTS)  # type: ignore[arg-type]
+
+
+def naive_cooccurrence(train: list[list[int]], items: int, backward: float, damping: float) -> np.ndarray:
+    popularity = np.zeros(items)
+    weights = np.zeros((items, items))
+    for history in train:
+        for place, item in enumerate(history):
+            popularity[item] += 1
+            for later in range(place + 1, len(history)):
+                weights[item, history[later]] += 1 / (later - place)
+    weights = weights + backward * weights.T
+    np.fill_diagonal(weights, 0)
+    popularity = np.maximum(popularity, 1)
+    return weights / np.outer(popularity, popularity) ** damping
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=8))
+def test_cooccurrence_equals_counting_pair_by_pair(train: list[list[int]]) -> None:
+    fitted = CooccurrenceTfidf().fit(Histories.from_lists(train), TEXTS)
+    np.testing.assert_allclose(fitted.together.toarray(), naive_cooccurrence(train, 6, 0.5, 0.25), rtol=1e-4, atol=1e-6)
+
+
+def test_the_score_is_both_parts_by_their_maximum() -> None:
+    fitted = floor(decay=0.5, text_weight=0.3)
+    rows, scores = fitted.rank(Histories.from_lists([[3, 0]]), 6, exclude_seen=False)
+    together = naive_cooccurrence(TRAIN, 6, 0.5, 0.25)
+    votes = together[0] + 0.5 * together[3]
+    alike = fitted.alike.toarray()
+    words = alike[0] + 0.5 * alike[3]
+    expected = votes / votes.max() + 0.3 * words / words.max()
+    np.testing.assert_allclose(scores[0], expected[rows[0]], rtol=1e-5)
+    assert rows[0].tolist() == np.argsort(-expected, kind="stable").tolist()
+
+
+def test_text_finds_items_that_nobody_met() -> None:
+    silent = CooccurrenceTfidf(FloorConfig(text_weight=1.0)).fit(Histories.from_lists([[0, 1]]), TEXTS)
+    rows, _ = silent.rank(Histories.from_lists([[3]]), 1, exclude_seen=True)
+    assert rows[0, 0] == 4, "the other printer thing"
+
+
+def test_tuning_chooses_what_is_better_on_validation() -> None:
+    # Validation says: what comes next is what reads alike, against all co-occurrence.
+    validation = Targets(Histories.from_lists([[3]] * 20), np.array([4] * 20))
+    confusing = Histories.from_lists([[3, 0], [3, 1], [3, 2]] * 5)
+    tuned = CooccurrenceTfidf(FloorConfig(text_weight=0.0)).fit(confusing, TEXTS)
+    tuned.tune(validation, exclude_seen=True)
+    assert tuned.config.text_weight > 0
+    with_text = evaluate(tuned, validation, progress=False).metrics["masked"]["ndcg@10"].mean
+    without = CooccurrenceTfidf(FloorConfig(text_weight=0.0)).fit(confusing, TEXTS)
+    assert with_text >= evaluate(without, validation, progress=False).metrics["masked"]["ndcg@10"].mean
+
+
+def test_popularity_counts_training_events() -> None:
+    rows, scores = Popularity().fit(Histories.from_lists(TRAIN), 6).rank(Histories.from_lists([[], [0]]), 3, True)
+    assert rows.tolist() == [[0, 1, 2], [1, 2, 3]]
+    assert scores[0].tolist() == [4, 3, 2]
+
+
+@pytest.fixture(params=["popularity", "floor"])
+def ranker(request: pytest.FixtureRequest) -> Ranker:
+    return Popularity().fit(Histories.from_lists(TRAIN), 6) if request.param == "popularity" else floor()
+
+
+def test_a_ranker_fills_with_minus_one_when_items_run_out(ranker: Ranker) -> None:
+    rows, scores = ranker.rank(Histories.from_lists([[0, 1, 2, 3]]), 10, exclude_seen=True)
+    assert set(rows[0]) == {4, 5, -1}
+    assert np.isneginf(scores[0, 2:]).all()
+
+
+@settings(max_examples=30)
+@given(lists=st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=5))
+def test_a_masked_ranking_never_holds_a_seen_item_and_best_comes_first(lists: list[list[int]]) -> None:
+    for fitted in (Popularity().fit(Histories.from_lists(TRAIN), 6), floor()):
+        rows, scores = fitted.rank(Histories.from_lists(lists), 6, exclude_seen=True)
+        for history, found, values in zip(lists, rows, scores, strict=True):
+            assert set(found[found >= 0]) == set(range(6)) - set(history)
+            kept = values[found >= 0]
+            assert (np.diff(kept) <= 0).all()
+
+
+def test_the_floor_is_far_above_popularity_on_the_shop() -> None:
+    catalogue, interactions = make_shop(users=400, items=100, seed=2)
+    split = leave_one_out(interactions.histories(catalogue))
+    fitted = CooccurrenceTfidf().fit(split.train, render(catalogue, default_template(catalogue)))
+    good = evaluate(fitted, split.test, progress=False).metrics["masked"]["ndcg@10"].mean
+    weak = evaluate(Popularity().fit(split.train, 100), split.test, progress=False).metrics["masked"]["ndcg@10"].mean
+    assert good > 2 * weak
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf]), min_size=1, max_size=12), st.integers(1, 15))
+def test_top_is_a_stable_sort_cut_short(scores: list[float], k: int) -> None:
+    array = np.array(scores)
+    expected = [i for i in np.argsort(-array, kind="stable") if array[i] > -np.inf][:k]
+    assert top(array, k).tolist() == expected
+
+
+@pytest.mark.parametrize("setting", [{"decay": 0.0}, {"decay": 1.5}, {"text_weight": -1.0}, {"window": 0}, {"query_items": 0}])
+def test_impossible_settings_are_refused(setting: dict) -> None:
+    with pytest.raises(SettingError, match=next(iter(setting))):
+        FloorConfig(**setting)

@@ -1,0 +1,145 @@
+"""The command line, as a person meets it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import QUICK
+
+from genrec.bundle import read_bundle
+from genrec.cli import VERBS, main
+from genrec.data.synthetic import write_shop
+
+FLAGS = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    write_shop(folder, users=200, items=80, seed=1)
+    return folder
+
+
+def both(tables: Path) -> list[str]:
+    return ["--items", str(tables / "items.csv"), "--interactions", str(tables / "interactions.csv")]
+
+
+def test_the_module_runs_and_says_its_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "genrec.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("genrec 0.")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert f"examples:\n  genrec {verb}" in capsys.readouterr().out
+
+
+def test_help_of_fit_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--training.epochs X passes over the data at most" in shown
+    assert "--tokenizer.collision-policy" in shown
+
+
+def test_a_mistyped_verb_or_flag_names_the_nearest(capsys: pytest.CaptureFixture[str], tables: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["validat"])
+    assert "Did you mean 'validate'" in capsys.readouterr().err
+    assert main(["fit", *both(tables), "--out", "x", "--epochs", "3"]) == 2
+    assert "There is no flag --epochs. Did you mean '--training.epochs'" in capsys.readouterr().err
+    assert main(["fit", *both(tables), "--out", "x", "--training.epoch", "3"]) == 2
+    assert "Did you mean '--training.epochs'" in capsys.readouterr().err
+
+
+def test_validate_prints_a_report_and_tells_by_its_exit_code(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", *both(tables)]) == 0
+    assert "users" in capsys.readouterr().out
+    broken = tmp_path / "events.csv"
+    broken.write_text("user_id,item_id\nu1,nope\nu1,\n")
+    assert main(["validate", "--items", str(tables / "items.csv"), "--interactions", str(broken)]) == 1
+    assert "nope" in capsys.readouterr().out
+
+
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--items", "nowhere.csv", "--interactions", "nowhere.csv"]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err
+
+
+def test_two_csv_files_with_their_own_column_names_become_recommendations(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("items.csv", "interactions.csv"):
+        text = (tables / name).read_text(encoding="utf-8").replace("item_id", "sku", 1).replace("user_id", "customer", 1)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    mapped = ["--columns", "item_id=sku", "--columns", "user_id=customer"]
+    assert main(["validate", *both(tmp_path), *mapped]) == 0
+    out = tmp_path / "run"
+    assert main(["fit", *both(tmp_path), *mapped, "--out", str(out), *FLAGS]) == 0
+    assert read_bundle(out).manifest["recipe"]["data"]["items_columns"] == {"item_id": "sku"}
+    capsys.readouterr()
+    assert (
+        main(["evaluate", str(out), "--interactions", str(tmp_path / "interactions.csv"), "--json", str(tmp_path / "m.json")])
+        == 0
+    )
+    assert "popularity" in capsys.readouterr().out
+    assert json.loads((tmp_path / "m.json").read_text())[0]["name"] == "genrec"
+    assert main(["recommend", str(out), "--interactions", str(tmp_path / "interactions.csv"), *mapped, "-k", "3"]) == 0
+    assert "user " in capsys.readouterr().out
+
+
+def test_recommend_prints_and_writes(bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = read_bundle(bundle).catalogue.item_ids
+    assert main(["recommend", str(bundle), "--history", f"{ids[0]},{ids[1]}", "--history", ids[2], "-k", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("user ") == 2
+    assert len(printed.splitlines()) == 10
+    events = str(tables / "interactions.csv")
+    with open(events, encoding="utf-8") as file:
+        user = next(csv.DictReader(file))["user_id"]
+    for name in ("r.parquet", "r.csv", "r.jsonl"):
+        out = str(tmp_path / name)
+        assert main(["recommend", str(bundle), "--interactions", events, "--user", user, "-k", "2", "--out", out]) == 0
+    assert pq.read_table(tmp_path / "r.parquet").num_rows == 2
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "r.csv").read_text().startswith('"user_id","rank","item_id","score"')
+
+
+def test_recommend_with_nothing_allowed_says_so(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = read_bundle(bundle).catalogue.item_ids
+    code = main(["recommend", str(bundle), "--history", ids[0], "--only-item-ids", ids[0], "--exclude-item-ids", ids[0]])
+    assert code == 0
+    assert "no recommendations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give either --history"),
+        (["--history", "nope"], "'nope'"),
+        (["--history", "a", "--columns", "x"], "--columns must be NAME=YOURS"),
+        (["--interactions", "EVENTS", "--user", "nobody"], "got 'nobody'"),
+        (["--interactions", "EVENTS", "--columns", "usr_id=x"], "Did you mean 'user_id'"),
+        (["--interactions", "EVENTS", "--out", "x.xlsx"], "must end in .parquet, .csv or .jsonl"),
+        (["--history", "", "stray"], "There is no place for 'stray'"),
+    ],
+)
+def test_mistakes_in_recommend_are_explained(
+    bundle: Path, tables: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(tables / "interactions.csv") if a == "EVENTS" else a for a in arguments]
+    assert main(["recommend", str(bundle), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_bundle_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", str(tmp_path), "--history", "a"]) == 2
+    assert "is not a bundle" in capsys.readouterr().err
