@@ -291,7 +291,7 @@ _EXAMPLES = """examples:
   genrec validate --items items.csv --interactions events.csv
   genrec validate --items items.csv --interactions events.csv --columns item_id=sku --columns user_id=customer
   genrec fit --items items.csv --interactions events.csv --out runs/shop
-  genrec fit --items items.parquet --interactions events.parquet --out runs/shop --recipe training/recipes/small.yaml
+  genrec fit --items items.parquet --interactions events.parquet --out runs/shop --recipe training/recipes/beauty.yaml
   genrec fit --items items.csv --interactions events.csv --out runs/quick --training.epochs 3 --text.encoder tfidf-svd
   genrec evaluate runs/shop --interactions events.csv
   genrec recommend runs/shop --history B001,B002

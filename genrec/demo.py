@@ -16,13 +16,17 @@ from genrec.recommender import Recommender
 USERS, ITEMS, SEED = 3000, 600, 0
 SETTINGS = {
     "text.encoder": "tfidf-svd",  # no download, no extra package
+    "text.collaborative_weight": 2.0,
+    "tokenizer.levels": 2,
+    "tokenizer.codebook_size": 64,
     "model.hidden_size": 64,
     "model.layers": 2,
     "model.heads": 2,
     "model.feed_forward": 256,
     "model.dropout": 0.1,
-    "training.epochs": 12,
-    "training.learning_rate": 4e-3,
+    "training.epochs": 20,
+    "training.batch_tokens": 1024,
+    "training.learning_rate": 3e-3,
     "training.validation_users": 500,
 }
 

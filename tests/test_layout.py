@@ -26,14 +26,15 @@ MODULES = {module_name(path): source for path, source in SOURCES.items()}
 
 
 def read_floors(page: str) -> dict[str, tuple[int, str]]:
-    """Unit name -> (floor, the unit it counts as), from the block under "## Floors" of docs/design.md."""
+    """Name -> (floor, the unit it counts as), from the block under "## Floors" of docs/design.md.
+
+    A folder is a unit; the single files of one floor are one unit together, so they may use one another.
+    """
     floors = {}
-    block = page.split("## Floors")[1].split("```")[1]
-    for line in block.strip().splitlines():
-        number, units = line.split(maxsplit=1)
-        for unit in units.split(","):
-            names = [re.sub(r"(\.py|/)$", "", name.strip()) for name in unit.split("+")]
-            floors.update({name: (int(number), names[0]) for name in names})
+    for line in page.split("## Floors")[1].split("```")[1].strip().splitlines():
+        number, *names = line.split()
+        for name in names:
+            floors[name.removesuffix(".py").removesuffix("/")] = (int(number), name if name.endswith("/") else "files")
     return floors
 
 
