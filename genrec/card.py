@@ -24,7 +24,7 @@ def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping
 
 # {name}
 
-A generative recommender made by [genrec](https://pypi.org/project/genrec/): {
+A generative recommender made by genrec: {
         f"{base}, fine-tuned" if base else "a Qwen3-architecture decoder trained from scratch"
     } to write the codes of the next item,
 decoded under the constraint that only items of its catalogue can be spelled.

@@ -136,10 +136,18 @@ def _validate(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
+def _quiet_transformers() -> None:
+    """No bars for loading and writing weights of a few megabytes; training and ranking show their own."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
 def _fit(args: argparse.Namespace) -> int:
     from genrec.fit import fit
     from genrec.recipe import from_text, load_recipe, settings
 
+    _quiet_transformers()
     given = vars(args)
     overrides: dict[str, Any] = {}
     items, events = _split_columns(args.columns)
@@ -154,6 +162,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from genrec.evaluate_bundle import evaluate_bundle
     from genrec.evaluation.evaluate import report_table
 
+    _quiet_transformers()
     _, events = _split_columns(args.columns)
     results = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions, not args.no_baselines
@@ -187,6 +196,7 @@ def _recommend(args: argparse.Namespace) -> int:
             events = events.filter(pc.is_in(users, pa.array(args.user)))
     else:
         histories = [_ids(history) for history in args.history]
+    _quiet_transformers()
     recommender = Recommender.load(args.bundle)
     options = {
         "k": args.k, "beam_width": args.beam_width, "exclude_seen": args.exclude_seen, "unsupported": args.unsupported,
@@ -213,6 +223,7 @@ def _recommend(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from genrec.demo import run_demo
 
+    _quiet_transformers()
     run_demo(args.out)
     return 0
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.bundle import MANIFEST, WORK, ServingSettings, Settings, tie_rank, write_bundle
+from genrec.bundle import MANIFEST, WORK, ServingSettings, Settings, read_manifest, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
@@ -195,7 +195,7 @@ def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: boo
     mark = work / "fit.json"
     if overwrite:
         shutil.rmtree(work, ignore_errors=True)
-        (out / MANIFEST).unlink(missing_ok=True)
+        _remove_bundle(out)
     if (out / MANIFEST).exists():
         raise BundleError(
             f"{out} holds a finished bundle already. Choose another folder, or pass overwrite=True (--overwrite)."
@@ -214,6 +214,17 @@ def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: boo
     work.mkdir(parents=True, exist_ok=True)
     mark.write_text(json.dumps(identity), encoding="utf-8")
     return work
+
+
+def _remove_bundle(out: Path) -> None:
+    """Delete a bundle's own files, the manifest first, and nothing else that lies in the folder."""
+    try:
+        names = list(read_manifest(out)["files"])
+    except BundleError:  # none there, or one that nobody can read
+        names = []
+    (out / MANIFEST).unlink(missing_ok=True)
+    for name in names:
+        (out / name).unlink(missing_ok=True)
 
 
 def _cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:

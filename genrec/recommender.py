@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.bundle import Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
@@ -40,7 +41,7 @@ class Recommendation:
 
 
 class Recommender:
-    """A loaded bundle that answers. Thread-safe for reading; one instance per process is enough."""
+    """A loaded bundle that answers."""
 
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.bundle = bundle
@@ -97,7 +98,8 @@ class Recommender:
         """Recommendations for every user of an event table with `user_id`, `item_id` and, optionally, `timestamp`.
 
         `events`: a pandas DataFrame or an Arrow table. Returns the same kind: user_id, rank, item_id, score and the
-        catalogue's columns, best first; users in order of first appearance. Other arguments as in `recommend`.
+        catalogue's columns, best first; users in order of first appearance (one whose items are all unknown and left out is
+        answered like a new user). Other arguments as in `recommend`.
         """
         check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
         arrow = isinstance(events, pa.Table)
@@ -109,7 +111,7 @@ class Recommender:
         self._report_unknown(interactions.table.column(ITEM_ID).filter(pa.array(unknown)).to_pylist(), "events", unsupported)
         if unknown.all():
             raise DataError("No event names an item of the catalogue. Check that the table uses the catalogue's item ids.")
-        histories = interactions.histories(catalogue, unknown_items="drop")
+        histories = _with_everyone(interactions.histories(catalogue, unknown_items="drop"), interactions)
         rows, scores = self._rank(histories, k, beam_width, exclude_seen, exclude_item_ids, only_item_ids, unsupported)
         table = self._table(histories.user_ids, rows, scores)
         return table if arrow else table.to_pandas()
@@ -176,6 +178,15 @@ class Recommender:
             SCORE: pa.array(scores[found]),
         }
         return pa.table(columns | {name: items.column(name) for name in items.column_names if name not in columns})
+
+
+def _with_everyone(histories: Histories, interactions: Interactions) -> Histories:
+    """`histories` with an empty one for every user whose items are all unknown: they are answered like new users."""
+    users = interactions.table.column(USER_ID).unique()
+    places = pc.fill_null(pc.index_in(users, value_set=pa.array(histories.user_ids, pa.string())), -1).to_numpy()
+    if (places >= 0).all():
+        return histories
+    return Histories.from_lists([histories[place] if place >= 0 else () for place in places], users.to_pylist())
 
 
 def _checked(histories: Sequence[Sequence[str]]) -> list[Sequence[str]]:

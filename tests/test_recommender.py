@@ -125,6 +125,14 @@ def events_of(events: pa.Table, user: str, catalogue: Catalogue) -> np.ndarray:
     return histories[histories.user_ids.tolist().index(user)]
 
 
+def test_a_user_of_unknown_items_only_is_answered_like_a_new_one(recommender: Recommender, ids: list[str]) -> None:
+    events = pa.table({"user_id": ["u", "v", "w"], "item_id": [ids[0], "nope", ids[1]]})
+    table = recommender.recommend_df(events, k=2, unsupported="ignore")
+    assert table.column("user_id").to_pylist() == ["u", "u", "v", "v", "w", "w"]
+    [new] = recommender.recommend([[]], k=2)
+    assert table.column("item_id").to_pylist()[2:4] == [i.item_id for i in new]
+
+
 def test_a_table_of_strangers_or_of_nothing_is_an_error(recommender: Recommender) -> None:
     strangers = pa.table({"user_id": ["u"], "item_id": ["nope"]})
     with pytest.raises(UnknownItemError, match="events: 1 ids"):

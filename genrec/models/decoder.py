@@ -80,6 +80,7 @@ def from_scratch(config: ModelConfig, layout: TokenLayout, max_tokens: int) -> P
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     )
     model = Qwen3ForCausalLM(architecture)
+    model._keys_to_ignore_on_save = list(model._tied_weights_keys)  # or the Trainer warns of a head that is tied anyway
     if config.dropout:
         add_residual_dropout(model, config.dropout)
     return model

@@ -8,6 +8,7 @@ A run that was killed goes on from its last checkpoint in the same folder and en
 function of seed and epoch, and the Trainer restores optimiser, schedule and random states.
 """
 
+import logging
 import math
 import shutil
 from dataclasses import dataclass
@@ -17,8 +18,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from genrec.data.splits import Split, Targets
 from genrec.decoding.index import CatalogueIndex
@@ -28,7 +37,10 @@ from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
 from genrec.training.examples import Collator, HistoryWindows, LengthBatches
 
+log = logging.getLogger(__name__)
+
 METRIC = "ndcg@10"
+COMPLETE = "complete"  # name of the mark in a checkpoint folder
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,33 @@ class TrainingResult:
     epoch: float
     steps: int
     history: list[dict[str, float]]
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint once all of it is on disk: what a kill left half written must not be gone on from."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class ScoreBar(ProgressCallback):
+    """The Trainer's progress bar with the latest loss and validation score on it, instead of a line per log entry."""
+
+    shown: dict[str, str]
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.shown = {}
+        if self.training_bar is not None:
+            self.training_bar.set_description("Training")
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        names = {"loss": "loss", f"eval_{METRIC}": f"validation {METRIC}"}
+        self.shown |= {names[name]: f"{float(value):.4f}" for name, value in (logs or {}).items() if name in names}
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self.shown)
 
 
 class RecommendationTrainer(Trainer):
@@ -143,6 +182,7 @@ def train(
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # the count of epochs without progress goes on where it was
         metric_for_best_model=METRIC,
         greater_is_better=True,
         logging_strategy="steps",
@@ -159,20 +199,39 @@ def train(
         args=arguments,
         train_dataset=windows,
         data_collator=Collator(item_tokens, layout),
-        callbacks=[EarlyStoppingCallback(config.patience)],
+        callbacks=[EarlyStoppingCallback(config.patience), MarkComplete()],
         batches=batches,
         ranker=ranker,
         questions=questions,
         exclude_seen=exclude_seen,
     )
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(ScoreBar())
+    last = last_complete_checkpoint(folder)
+    if last:
+        log.info("Going on from %s", last.name)
+    if last and stopped_early(last, config.patience):
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        trainer._load_best_model()
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     state = trainer.state
     history = [entry for entry in state.log_history if f"eval_{METRIC}" in entry]
     best = max(history, key=lambda entry: entry[f"eval_{METRIC}"])
     return TrainingResult(best[f"eval_{METRIC}"], best["epoch"], state.global_step, history)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a finished run; the bundle holds the weights."""
-    shutil.rmtree(folder, ignore_errors=True)
+def stopped_early(checkpoint: Path, patience: int) -> bool:
+    """Whether the run had lost its patience at this checkpoint: it was killed after training, and must not train on."""
+    log_history = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history
+    scores = [entry[f"eval_{METRIC}"] for entry in log_history if f"eval_{METRIC}" in entry]
+    return len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was written to its end; half-written ones are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[-1]))
+    for path in found:
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    return next((path for path in reversed(found) if path.exists()), None)

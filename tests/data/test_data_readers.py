@@ -314,7 +314,7 @@ def test_bad_text_files_say_what_is_wrong(tmp_path: Path, name: str, text: str, 
 
 
 def test_a_frame_of_mixed_types_says_how_to_convert_it() -> None:
-    with pytest.raises(DataError, match=r"DataFrame must have values of one type .*astype\(str\)"):
+    with pytest.raises(DataError, match=r"DataFrame given must have values of one type .*astype\(str\)"):
         read_table(pd.DataFrame({"item_id": [1, "a"]}))
 
 

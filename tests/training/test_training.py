@@ -63,7 +63,10 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: py
         patch.setattr(Collator, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed")
-    assert [p.name for p in (tmp_path / "killed").glob("checkpoint-*")], "something to go on from"
+    [last, *_] = sorted((tmp_path / "killed").glob("checkpoint-*"), reverse=True)
+    half_written = last.with_name("checkpoint-999")
+    half_written.mkdir()
+    (half_written / "trainer_state.json").write_text('{"best_met')
     resumed, result = run(tmp_path / "killed")
     assert result.steps == expected.steps
     assert [e["eval_ndcg@10"] for e in result.history] == [e["eval_ndcg@10"] for e in expected.history]
@@ -78,6 +81,38 @@ def test_the_best_epoch_is_kept_and_training_stops_when_it_does_not_get_better(
     monkeypatch.setattr(trainer_module, "ndcg_at", lambda positions, k: np.array([next(scores)]))
     _, result = run(tmp_path, epochs=6, patience=2)
     assert (result.best, result.epoch, len(result.history)) == (0.5, 2.0, 4)
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_kill_does_not_lend_new_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int) -> None:
+    """Scores 5, 4, 3: with a patience of 2 the run ends at epoch 3, whenever it was killed before that or after."""
+    scores = [0.5, 0.4, 0.3, 0.9, 0.9]
+    asked: list[float] = []
+
+    def fake(positions: np.ndarray, k: int) -> np.ndarray:
+        asked.append(scores[len(asked)])
+        return np.array([asked[-1]])
+
+    monkeypatch.setattr(trainer_module, "ndcg_at", fake)
+    begin = trainer_module.MarkComplete.on_save
+
+    def kill(self: trainer_module.MarkComplete, *args: object, **kwargs: object) -> None:
+        begin(self, *args, **kwargs)  # type: ignore[arg-type]
+        if len(asked) == killed_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.MarkComplete, "on_save", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", epochs=5, patience=2)
+    resumed, result = run(tmp_path / "killed", epochs=5, patience=2)
+    assert asked == scores[:3]
+    assert (result.best, result.epoch, len(result.history)) == (0.5, 1.0, 3)
+    asked.clear()
+    whole, expected = run(tmp_path / "whole", epochs=5, patience=2)
+    assert result == expected
+    for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_a_split_without_validation_is_refused(tmp_path: Path) -> None:
