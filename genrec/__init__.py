@@ -8,19 +8,17 @@ recommender.recommend([["B001", "B002"]], k=10)
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Catalogue", "Interactions", "Recommender", "__version__", "fit"]
+__all__ = ["Catalogue", "Interactions", "Recommender", "__version__"]
 
 if TYPE_CHECKING:
     from genrec.data.catalogue import Catalogue
     from genrec.data.interactions import Interactions
-    from genrec.fit import fit
     from genrec.recommender import Recommender
 
 _HOMES = {
     "Catalogue": "genrec.data.catalogue",
     "Interactions": "genrec.data.interactions",
     "Recommender": "genrec.recommender",
-    "fit": "genrec.fit",
 }
 
 

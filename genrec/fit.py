@@ -1,6 +1,6 @@
 """The main job, in the order of the data: two tables in, a bundle out.
 
-    from genrec import fit
+    from genrec.fit import fit
     fit("items.csv", "events.csv", "runs/shop")                       # paths, Arrow tables, DataFrames or HF datasets
 
 Stages: read -> split -> item vectors -> codes -> language model -> evaluation -> bundle. What is slow is kept in `OUT/work`

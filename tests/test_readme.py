@@ -1,0 +1,60 @@
+"""The README's commands and its Python example, run as they are written (with a quick recipe)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import QUICK
+
+import genrec.fit
+from genrec.cli import main
+from genrec.data.synthetic import make_shop
+from genrec.recipe import Recipe
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+FLAGS = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def blocks(language: str) -> list[str]:
+    return [re.sub(r"^   ", "", block, flags=re.M) for block in re.findall(rf"```{language}\n(.*?)```", README, re.S)]
+
+
+COMMANDS = [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip().startswith("genrec ")]
+
+
+@pytest.fixture
+def shop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """items.csv and events.csv as the README names them, with its item ids."""
+    catalogue, interactions = make_shop(users=150, items=60, seed=4)
+    names = {item: f"B{number:03d}" for number, item in enumerate(catalogue.item_ids, 1)}
+    (tmp_path / "items.csv").write_text(
+        "item_id,title\n" + "".join(f"{names[row['item_id']]},{row['title']}\n" for row in catalogue.table.to_pylist())
+    )
+    (tmp_path / "events.csv").write_text(
+        "user_id,item_id\n" + "".join(f"{row['user_id']},{names[row['item_id']]}\n" for row in interactions.table.to_pylist())
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_commands_to_run() -> None:
+    assert {shlex.split(command)[1] for command in COMMANDS} == {"validate", "fit", "recommend", "evaluate"}
+
+
+def test_the_commands_work_in_the_order_of_the_page(shop_folder: Path) -> None:
+    for command in COMMANDS:
+        arguments = shlex.split(command)[1:]
+        if "path/to/llm" in command:
+            continue  # tests/test_fit.py takes that road with a model it makes
+        assert main([*arguments, *(FLAGS if arguments[0] == "fit" else [])]) == 0, command
+    assert (shop_folder / "recommendations.parquet").exists()
+
+
+def test_the_python_example_works(
+    shop_folder: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(genrec.fit, "Recipe", lambda: quick)
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ B\d{3} -\d", line)]
+    assert len(lines) == 10
