@@ -182,8 +182,7 @@ def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, quest
         template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
         floor = CooccurrenceTfidf().fit(split.train, render(catalogue, template))
         if recipe.evaluation.tune_baselines:
-            sample = split.validation.sample(recipe.training.validation_users, recipe.seed)
-            floor.tune(sample, exclude_seen_by_default(split.repeat_share))
+            floor.tune(split.validation, exclude_seen_by_default(split.repeat_share))
         results.append(evaluate(floor, questions))
     return results
 

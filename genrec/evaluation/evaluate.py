@@ -1,6 +1,6 @@
 """Evaluate a ranker on questions: Recall and NDCG with intervals, seen items masked and unmasked.
 
-In: a `Ranker` and `Targets`. Out: a `Result` whose numbers are means over questions with 95 % bootstrap intervals.
+In: a `Ranker` and `Targets`. Out: a `Result` whose numbers are means over questions with 95 % bootstrap intervals over users.
 
     result = evaluate(ranker, split.test)
     print(report_table([result]))
@@ -12,20 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from tqdm.auto import tqdm
 
 from genrec.data.splits import Targets
-from genrec.errors import DataError, check_integer
+from genrec.errors import DataError, SettingError, check_choice, check_integer
 from genrec.evaluation.base import Ranker
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 
 MASKED, UNMASKED = "masked", "unmasked"
+METRICS = {"recall": recall_at, "ndcg": ndcg_at}
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over questions and its 95 % interval (percentile bootstrap over questions)."""
+    """A mean over questions and its 95 % interval (percentile bootstrap over users)."""
 
     mean: float
     low: float
@@ -52,6 +54,13 @@ class Result:
     def questions(self) -> int:
         return len(next(iter(self.positions.values())))
 
+    def per_question(self, protocol: str, metric: str, k: int) -> np.ndarray:
+        """`metric` ("recall" or "ndcg") at `k` (at most the largest of `ks`) of every question [M], for paired tests."""
+        check_choice("protocol", protocol, self.positions)
+        check_choice("metric", metric, METRICS)
+        check_integer("k", k, 1, max(self.ks))  # nothing is known below the longest list
+        return METRICS[metric](self.positions[protocol], k)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the per-question arrays."""
         return {
@@ -72,9 +81,17 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> Result:
-    """Rank the full catalogue for every question. `seed` draws the bootstrap. Raises `DataError` without questions."""
+    """Rank the full catalogue for every question, masked (True) and/or unmasked (False).
+
+    Masking takes every item of the history out, the target too if it is a repeat. `batch_size`: questions per call of the
+    ranker. `seed` draws the bootstrap. Raises `DataError` without questions, `SettingError` for impossible settings.
+    """
     if not len(questions):
         raise DataError("There is nothing to evaluate: the split has no questions in this part.")
+    check_integer("batch_size", batch_size, 1)
+    for name, values, example in (("ks", ks, "(5, 10)"), ("exclude_seen", exclude_seen, "(True, False)")):
+        if not isinstance(values, Sequence) or not len(values):
+            raise SettingError(f"{name} must be a list of at least one value, such as {example}, got {values!r}.")
     for k in ks:
         check_integer("ks", k, 1)
     positions, metrics, seconds = {}, {}, {}
@@ -86,25 +103,39 @@ def evaluate(
         for start in range(0, len(questions), batch_size):
             users = np.arange(start, min(start + batch_size, len(questions)))
             rows, _ = ranker.rank(questions.histories.select(users), max(ks), masked)
+            if rows.shape != (len(users), max(ks)):
+                raise SettingError(
+                    f"Ranker {ranker.name!r} must return rows of shape {(len(users), max(ks))} (histories, k), "
+                    f"got {rows.shape}. Fill places without an item with -1."
+                )
             found[users] = hit_positions(rows, questions.items[users])
             bar.update(len(users))
         bar.close()
         seconds[protocol] = time.perf_counter() - started
         positions[protocol] = found
-        values = {f"{name}@{k}": metric(found, k) for k in ks for name, metric in (("recall", recall_at), ("ndcg", ndcg_at))}
-        metrics[protocol] = bootstrap(values, seed)
+        per_question = {f"{name}@{k}": metric(found, k) for k in ks for name, metric in METRICS.items()}
+        metrics[protocol] = bootstrap(per_question, seed, users=questions.histories.user_ids)
     return Result(ranker.name, tuple(ks), positions, metrics, repeated_targets(questions), seconds)
 
 
-def bootstrap(values: dict[str, np.ndarray], seed: int, resamples: int = RESAMPLES) -> dict[str, Estimate]:
-    """Mean and 95 % interval of each per-question array [M], all on the same resampled questions."""
+def bootstrap(
+    values: dict[str, np.ndarray], seed: int, resamples: int = RESAMPLES, users: np.ndarray | None = None
+) -> dict[str, Estimate]:
+    """Mean and 95 % interval of each per-question array [M], all on the same resamples.
+
+    users: whose question each is [M]. Users are drawn, with all their questions: those of one user are no independent
+    evidence. None: every question is a user's only one.
+    """
     matrix = np.stack(list(values.values()))  # metrics x questions
+    sizes = np.ones(matrix.shape[1], np.int64)  # questions per user
+    if users is not None:
+        owner = pa.array(users).dictionary_encode().indices.to_numpy()
+        sizes = np.bincount(owner).astype(np.int64)
+        matrix = np.stack([np.bincount(owner, line) for line in matrix])  # metrics x users
     random = np.random.default_rng(seed)
-    questions = matrix.shape[1]
-    means = np.stack(
-        [matrix @ np.bincount(random.integers(0, questions, questions), minlength=questions) for _ in range(resamples)]
-    )
-    low, high = np.quantile(means / questions, [0.025, 0.975], axis=0)
+    drawn = (np.bincount(random.integers(0, len(sizes), len(sizes)), minlength=len(sizes)) for _ in range(resamples))
+    means = np.stack([matrix @ times / (sizes @ times) for times in drawn])
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
     return {
         name: Estimate(float(array.mean()), float(low[i]), float(high[i])) for i, (name, array) in enumerate(values.items())
     }
@@ -118,7 +149,9 @@ def repeated_targets(questions: Targets) -> int:
 
 
 def report_table(results: Sequence[Result]) -> str:
-    """Markdown, aligned for a terminal: one row per ranker and protocol."""
+    """Markdown, aligned for a terminal: one row per ranker and protocol. Raises `SettingError` for different `ks`."""
+    if len({result.ks for result in results}) != 1:
+        raise SettingError(f"A table needs results with the same ks, got {[result.ks for result in results]}.")
     names = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in results[0].ks]
     longest = f"ndcg@{max(results[0].ks)}"
     header = ["model", "seen items", *names, f"95 % of {longest}", "seconds"]

@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
-from genrec.errors import DataError
+from genrec.errors import DataError, SettingError
 from genrec.evaluation.evaluate import bootstrap, evaluate, report_table
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 
@@ -85,6 +85,74 @@ def test_intervals_hold_the_mean_shrink_with_more_questions_and_can_be_drawn_aga
     assert bootstrap({"m": small.astype(float)}, seed=1)["m"] == few
     # The normal approximation is right at this size.
     assert many.high - many.low == pytest.approx(2 * 1.96 * large.std() / 100, rel=0.1)
+
+
+def test_a_user_with_many_questions_is_one_piece_of_evidence() -> None:
+    users = np.repeat([f"u{i}" for i in range(50)], 20)
+    answers = np.repeat(np.random.default_rng(3).random(50) < 0.3, 20).astype(float)  # all of a user's questions agree
+    alone = bootstrap({"m": answers}, seed=0)["m"]
+    together = bootstrap({"m": answers}, seed=0, users=users.astype(object))["m"]
+    assert together.mean == alone.mean
+    assert together.high - together.low > 3 * (alone.high - alone.low)
+    per_user = bootstrap({"m": answers[::20]}, seed=0)["m"]
+    assert (together.low, together.high) == pytest.approx((per_user.low, per_user.high))
+
+
+def test_the_interval_weighs_users_by_their_questions() -> None:
+    users = np.array(["a"] * 9 + ["b"], object)
+    found = bootstrap({"m": np.array([1.0] * 9 + [0.0])}, seed=0, users=users)["m"]
+    assert (found.mean, found.low, found.high) == (pytest.approx(0.9), 0.0, 1.0)
+
+
+def test_evaluation_draws_users_not_questions() -> None:
+    histories = Histories.from_lists([[0]] * 60, [f"u{i // 20}" for i in range(60)])
+    asked = Targets(histories, np.repeat([1, 9, 1], 20))  # user u1 is never answered
+    estimate = evaluate(Fixed([0, 1]), asked, ks=(1,), exclude_seen=(True,), progress=False).metrics["masked"]["recall@1"]
+    assert (estimate.mean, estimate.low, estimate.high) == (pytest.approx(2 / 3), 0.0, 1.0)
+
+
+def test_per_question_values_average_to_the_mean() -> None:
+    result = evaluate(Fixed([0, 1, 2, 3]), questions([[0], [0, 1], [2]], [1, 3, 2]), progress=False)
+    values = result.per_question("masked", "ndcg", 10)
+    np.testing.assert_allclose(values, [1, 1 / np.log2(3), 0])
+    assert values.mean() == pytest.approx(result.metrics["masked"]["ndcg@10"].mean)
+    with pytest.raises(SettingError, match="from 1 to 10, got 20"):
+        result.per_question("masked", "ndcg", 20)
+    with pytest.raises(SettingError, match="Did you mean 'masked'"):
+        result.per_question("maskd", "ndcg", 10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"ks": ()}, "ks must be a list of at least one value"),
+        ({"ks": 10}, "ks must be a list"),
+        ({"ks": (0,)}, "ks must be an integer of at least 1"),
+        ({"exclude_seen": True}, "exclude_seen must be a list"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+    ],
+)
+def test_impossible_evaluation_settings_are_refused(setting: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        evaluate(Fixed([0, 1]), questions([[0]], [1]), progress=False, **setting)
+
+
+def test_a_ranker_that_returns_too_few_places_is_refused() -> None:
+    class Short(Fixed):
+        def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+            rows, scores = super().rank(histories, k, exclude_seen)
+            return rows[:, :3], scores[:, :3]
+
+    with pytest.raises(SettingError, match=r"'fixed' must return rows of shape \(1, 10\)"):
+        evaluate(Short([0, 1]), questions([[0]], [1]), progress=False)
+
+
+def test_a_table_of_nothing_or_of_different_lists_is_refused() -> None:
+    asked = questions([[0]], [1])
+    results = [evaluate(Fixed([0, 1]), asked, ks=ks, progress=False) for ks in ((1,), (5,))]
+    for bad in ([], results):
+        with pytest.raises(SettingError, match="same ks"):
+            report_table(bad)
 
 
 def test_nothing_to_ask_is_an_error() -> None:
