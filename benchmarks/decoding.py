@@ -1,76 +1,243 @@
-"""Time the catalogue-constrained beam search beside Hugging Face `generate` under the same constraint, in one run.
+"""Time the catalogue-constrained beam search: against Hugging Face `generate`, against no constraint, and under filters.
 
-    python benchmarks/decoding.py                       # 1.1M weights, 10,000 items, 20 items of history
-    python benchmarks/decoding.py --users 16 --beam-width 50 --items 100000
+    python benchmarks/decoding.py                                  # 100,000 items of 4 x 256 codes, about 1M and 10M weights
+    python benchmarks/decoding.py --weights 1 --items 1000000 --tables constraint filters
+    python benchmarks/decoding.py --device cuda
 
-Both decode the same random model on the same histories; the two take turns, and the table shows medians and their ratio. The
-overlap says how far the two agree on the items. `generate` is called in the usual way of research code: a trie of dicts behind
-`prefix_allowed_tokens_fn`, with renormalisation off.
+Everything in a row of a table decodes the same random model on the same histories in turns; the tables show medians and the
+median of the ratios. `generate` is called in the usual way of research code: a trie of dicts behind `prefix_allowed_tokens_fn`,
+with renormalisation off. The overlap says how far the two agree on the top 10.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from torch import Tensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from genrec.data.interactions import Histories
-from genrec.decoding.index import CatalogueIndex
+from genrec.data.where import where_mask
 from genrec.decoding.ranker import BeamRanker
-from genrec.models.decoder import ModelConfig, build_decoder
-from genrec.models.tokens import write_histories
+from genrec.decoding.snapshot import Rules, Snapshot
+from genrec.models.tokens import TokenLayout, write_histories
+
+SIZES = (256, 256, 256, 256)
+SHAPES = {1: (128, 4, 4, 512), 10: (320, 8, 5, 1280)}  # hidden size, layers, heads, feed-forward
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=10_000)
-    parser.add_argument("--users", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--beam-width", type=int, nargs="+", default=[20, 50])
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--weights", type=int, nargs="+", default=[1, 10], choices=SHAPES, help="of the model, in millions")
     parser.add_argument("--history", type=int, default=20, help="items per history")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--generate-repeats", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", default=["generate", "constraint", "filters", "profile"])
+    parser.add_argument("--cells", nargs="+", default=["1x20", "1x50", "16x20", "16x50"], help="users x beam width")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
     random = np.random.default_rng(arguments.seed)
-    sizes = (256, 256, 256, 16)
-    codes = np.unique(random.integers(0, sizes, (2 * arguments.items, 4)), axis=0)
-    codes = random.permutation(codes)[: arguments.items]
-    model, layout = build_decoder(ModelConfig(dropout=0.0), sizes, 1 + 4 * (arguments.history + 1))
+    codes = np.unique(random.integers(0, SIZES, (2 * arguments.items, 4)), axis=0)
+    codes = random.permutation(codes)[: arguments.items].astype(np.int32)
+    snapshot = Snapshot.of(codes, SIZES)
+    rankers = {millions: make_ranker(millions, snapshot, arguments) for millions in arguments.weights}
+    cells = [tuple(map(int, cell.split("x"))) for cell in arguments.cells]
+    histories = {users: Histories.from_lists(list(random.integers(0, len(codes), (users, arguments.history)))) for users, _ in cells}
+    print(f"{len(codes)} items, {torch.get_num_threads()} threads, device {arguments.device}, {arguments.repeats} rounds")
+    tables = {"generate": against_generate, "constraint": cost_of_the_constraint, "filters": cost_of_filters, "profile": profile}
+    for name in arguments.tables:
+        tables[name](rankers, histories, cells, random, arguments)
+
+
+def make_ranker(millions: int, snapshot: Snapshot, arguments: argparse.Namespace) -> BeamRanker:
+    torch.manual_seed(arguments.seed)
+    layout = TokenLayout.from_scratch(SIZES)
+    width, layers, heads, inner = SHAPES[millions]
+    model = Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=layout.vocabulary_size, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=heads, head_dim=width // heads, intermediate_size=inner, tie_word_embeddings=True,
+        max_position_embeddings=1 + 4 * (arguments.history + 1), pad_token_id=layout.pad, bos_token_id=layout.start,
+        eos_token_id=None))  # fmt: skip
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(4)  # probabilities far enough apart that ties do not decide
-    ranker = BeamRanker(
-        model, layout, CatalogueIndex.build(codes, sizes), layout.to_tokens(codes), max(arguments.beam_width), arguments.history
-    )
-    trie = build_trie(ranker.item_tokens)
-    row_of = {tuple(tokens): row for row, tokens in enumerate(ranker.item_tokens.tolist())}
-    print(f"{arguments.items} items, {torch.get_num_threads()} threads, median of {arguments.repeats} rounds\n")
-    print("| users | beam width | genrec ms | generate ms | ratio | overlap of the top 10 |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for users in arguments.users:
-        histories = random.integers(0, arguments.items, (users, arguments.history))
-        for width in arguments.beam_width:
-            ours = lambda w=width, h=histories: ranker.rank(Histories.from_lists(list(h)), 10, False, beam_width=w)[0]  # noqa: E731
-            theirs = lambda w=width, h=histories: with_generate(ranker, trie, row_of, h, w)  # noqa: E731
-            mine, other = [], []
+    return BeamRanker(model.eval().to(arguments.device), layout, snapshot, 512, arguments.history)
+
+
+def against_generate(rankers: dict, histories: dict, cells: list, random: np.random.Generator, arguments: Any) -> None:
+    print("\n| weights | users | beam width | genrec ms | generate ms | genrec users/s | ratio | overlap of the top 10 |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    trie, row_of = None, None
+    for millions, ranker in rankers.items():
+        tokens = ranker.layout.to_tokens(ranker.snapshot.codes)
+        trie = trie or build_trie(tokens)
+        row_of = row_of or {tuple(item): row for row, item in enumerate(tokens.tolist())}
+        for users, width in cells:
+            ours = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)[0]  # noqa: E731
+            theirs = lambda r=ranker, u=users, w=width: with_generate(r, trie, row_of, histories[u], w)  # noqa: E731
             found, expected = ours(), theirs()  # the first round warms up
-            for _ in range(arguments.repeats):
-                mine.append(timed(ours))
-                other.append(timed(theirs))
+            mine, other = in_turns([ours, theirs], arguments.generate_repeats)
             overlap = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), expected, strict=True)])
-            ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
             print(
-                f"| {users} | {width} | {1000 * statistics.median(mine):.0f} | {1000 * statistics.median(other):.0f} "
-                f"| {ratio:.1f}x | {overlap:.2f} |",
+                f"| {millions}M | {users} | {width} | {median(mine):.0f} | {median(other):.0f} "
+                f"| {1000 * users / median(mine):.0f} | {ratio(other, mine):.1f}x | {overlap:.2f} |",
                 flush=True,
             )
 
 
+class NoConstraint:
+    """Every code may follow every code: what a search costs whose candidates need no catalogue."""
+
+    def __init__(self, index: Any) -> None:
+        self.index, self.levels, self.sizes, self.fanout = index, index.levels, index.sizes, list(index.sizes)
+        self.device = index.device
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def expand(self, nodes: Tensor, level: int, static: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        codes = torch.arange(self.sizes[level], device=nodes.device).expand(*nodes.shape, -1)
+        return codes, codes, torch.ones_like(codes, dtype=torch.bool)
+
+    def rows_at(self, positions: Tensor) -> Tensor:
+        return positions
+
+
+def cost_of_the_constraint(rankers: dict, histories: dict, cells: list, random: np.random.Generator, arguments: Any) -> None:
+    """The same search with and without the tree, and the time inside the tree's own calls."""
+    print("\n| weights | users | beam width | constrained ms | free ms | difference | in the index, of a step |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for millions, ranker in rankers.items():
+        snapshot = ranker.snapshot
+        free = Snapshot(NoConstraint(snapshot.index), snapshot.codes)  # type: ignore[arg-type]
+        for users, width in cells:
+            with_tree = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)  # noqa: E731
+            without = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w, snapshot=free)  # noqa: E731
+            for _ in range(3):
+                with_tree(), without()
+            mine, other = in_turns([with_tree, without], arguments.repeats * 3)
+            inside = share_inside(snapshot.index, "expand", with_tree, arguments.repeats * 3)
+            print(
+                f"| {millions}M | {users} | {width} | {median(mine):.1f} | {median(other):.1f} "
+                f"| {100 * (ratio(mine, other) - 1):+.1f} % | {100 * inside:.1f} % |",
+                flush=True,
+            )
+
+
+def cost_of_filters(rankers: dict, histories: dict, cells: list, random: np.random.Generator, arguments: Any) -> None:
+    print("\n| weights | users | beam width | no filter ms | where and 20 excluded | prepared and 20 excluded |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for millions, ranker in rankers.items():
+        snapshot = ranker.snapshot
+        rows = len(snapshot.codes)
+        table = pa.table({"price": random.uniform(1, 100, rows), "category": random.choice(["a", "b", "c", "d"], rows)})
+        expression = 'price < 50 and category != "a"'
+        prepared = snapshot.bitmap(where_mask(table, expression))
+        gone = random.integers(0, rows, 20)
+        for users, width in cells:
+            def ask(rules: Rules | None = None, seen: bool = False, r: BeamRanker = ranker, u: int = users, w: int = width) -> None:
+                r.rank(histories[u], 10, seen, rules, beam_width=w)
+
+            plain = ask
+            by_where = lambda: ask(Rules(snapshot.bitmap(where_mask(table, expression)), gone))  # noqa: E731
+            by_name = lambda: ask(Rules(prepared, gone))  # noqa: E731
+            for call in (plain, by_where, by_name):
+                call()
+            base, where, named = in_turns([plain, by_where, by_name], arguments.repeats * 3)
+            print(
+                f"| {millions}M | {users} | {width} | {median(base):.1f} | {100 * (ratio(where, base) - 1):+.1f} % "
+                f"| {100 * (ratio(named, base) - 1):+.1f} % |",
+                flush=True,
+            )
+
+
+def profile(rankers: dict, histories: dict, cells: list, random: np.random.Generator, arguments: Any) -> None:
+    """Where the time of a search goes."""
+    from genrec.decoding import beam, steps
+
+    print("\n| weights | users | beam width | history | codes | output layer | index | rest |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for millions, ranker in rankers.items():
+        for users, width in cells:
+            ask = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)  # noqa: E731
+            ask()
+            parts = [
+                share_inside(owner, name, ask, arguments.repeats)
+                for owner, name in [
+                    (beam, "start"), (steps.CausalSteps, "advance"), (steps.Head, "log_probs"), (ranker.snapshot.index, "expand"),
+                ]
+            ]  # fmt: skip
+            shares = " | ".join(f"{100 * part:.0f} %" for part in [*parts, 1 - sum(parts)])
+            print(f"| {millions}M | {users} | {width} | {shares} |", flush=True)
+
+
+def share_inside(owner: Any, name: str, call: Callable[[], object], rounds: int) -> float:
+    """Share of `call`'s time that is spent inside `owner.name`: median over rounds."""
+    original = getattr(owner, name)
+    spent = 0.0
+
+    def timed_part(*args: Any, **kwargs: Any) -> Any:
+        nonlocal spent
+        synchronise()
+        begin = time.perf_counter()
+        result = original(*args, **kwargs)
+        synchronise()
+        spent += time.perf_counter() - begin
+        return result
+
+    where = owner.__dict__
+    had = name in where
+    object.__setattr__(owner, name, timed_part) if not isinstance(owner, type) else setattr(owner, name, timed_part)
+    shares = []
+    try:
+        for _ in range(rounds):
+            spent = 0.0
+            total = timed(call)
+            shares.append(spent / total)
+    finally:
+        if isinstance(owner, type):
+            setattr(owner, name, original)
+        elif had:
+            object.__setattr__(owner, name, original)
+        else:
+            object.__delattr__(owner, name)
+    return statistics.median(shares)
+
+
+def in_turns(calls: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, mine in zip(calls, times, strict=True):
+            mine.append(timed(call))
+    return times
+
+
 def timed(call: Callable[[], object]) -> float:
+    synchronise()
     started = time.perf_counter()
     call()
+    synchronise()
     return time.perf_counter() - started
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def median(times: list[float]) -> float:
+    """Milliseconds."""
+    return 1000 * statistics.median(times)
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def build_trie(item_tokens: np.ndarray) -> dict:
@@ -82,20 +249,20 @@ def build_trie(item_tokens: np.ndarray) -> dict:
     return trie
 
 
-def with_generate(ranker: BeamRanker, trie: dict, row_of: dict, histories: np.ndarray, width: int) -> list[list[int]]:
+def with_generate(ranker: BeamRanker, trie: dict, row_of: dict, histories: Histories, width: int) -> list[list[int]]:
     """The top 10 rows per user from `generate`."""
-    tokens, mask = write_histories(list(histories), ranker.item_tokens, ranker.layout)
+    tokens, mask = write_histories(histories.to_lists(), ranker.snapshot.codes, ranker.layout)
     length = tokens.shape[1]
+    device = ranker.model.device
 
-    def allowed(_: int, sequence: torch.Tensor) -> list[int]:
+    def allowed(_: int, sequence: Tensor) -> list[int]:
         node = trie
         for token in sequence[length:].tolist():
             node = node.get(token, {})
         return list(node) or [ranker.layout.pad]
 
-    ranker.model.eval()
     output = ranker.model.generate(
-        input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask).long(), num_beams=width,
+        input_ids=torch.from_numpy(tokens).to(device), attention_mask=torch.from_numpy(mask).long().to(device), num_beams=width,
         num_return_sequences=10, max_new_tokens=4, do_sample=False, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
     )  # fmt: skip
     spelled = output[:, length:].reshape(len(histories), 10, 4).tolist()

@@ -29,10 +29,12 @@ from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.models.decoder import embedding_rows
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.rq_kmeans import RQKMeans
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SERVING = "serving.json"
+INDEX = "index.safetensors"  # the catalogue index, mapped into memory by the decoder
 EDITABLE = frozenset({SERVING})
 WORK = "work"  # checkpoints and caches of a fit that is still running; never part of a bundle
 
@@ -95,9 +97,9 @@ class Bundle:
         typing.cast(torch.nn.Module, model).to(device)
         return model.eval()
 
-    def load_embedder(self) -> ItemEmbedder:
-        """The item embedder, for items that arrive later."""
-        return ItemEmbedder.load(self.folder / "embedder")
+    def load_encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
+        """The item embedder and the item tokenizer, for items that arrive later."""
+        return ItemEmbedder.load(self.folder / "embedder"), RQKMeans.load(self.folder / "item_tokenizer")
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.bundle import MANIFEST, WORK, ServingSettings, Settings, read_manifest, tie_rank, write_bundle
+from genrec.bundle import INDEX, MANIFEST, WORK, ServingSettings, Settings, read_manifest, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
@@ -30,6 +30,7 @@ from genrec.data.readers import load_catalogue, load_interactions
 from genrec.data.splits import Split, Targets, exclude_seen_by_default, global_time, leave_one_out
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.snapshot import Snapshot
 from genrec.embedding.fused import EmbeddingConfig, ItemEmbedder
 from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError, DataError
@@ -82,16 +83,14 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     _seed_everything(recipe.seed)
     max_tokens = 1 + codes.levels * (recipe.training.max_history + 1)
     model, layout = build_decoder(recipe.model, codes.sizes, max_tokens)
-    item_tokens = layout.to_tokens(codes.codes)
     index = CatalogueIndex.build(codes.codes, codes.sizes, tie_rank(recipe.decoding.tie_rule, codes.item_ids, counts))
+    snapshot = Snapshot(index, codes.codes)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
-    trained = train(
-        model, layout, item_tokens, index, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed
-    )  # fmt: skip
+    trained = train(model, layout, snapshot, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed)
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
 
     model = merged(model)
-    ranker = BeamRanker(model, layout, index, item_tokens, recipe.decoding.beam_width, recipe.training.max_history)
+    ranker = BeamRanker(model, layout, snapshot, recipe.decoding.beam_width, recipe.training.max_history)
     limit = recipe.evaluation.max_questions
     questions = split.test.sample(limit, recipe.seed) if limit else split.test
     results = [evaluate(ranker, questions), *evaluate_baselines(tables.catalogue, split, recipe, questions)]
@@ -108,6 +107,7 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     }
     model.save_pretrained(out)
     save_text_tokenizer(recipe.model, layout, out)
+    index.save(out / INDEX, codes.hash)
     write_bundle(
         out,
         settings=Settings(

@@ -1,15 +1,17 @@
 """The facade: a bundle in, histories in, items out.
 
 recommender = Recommender.load("runs/shop")
-[items] = recommender.recommend([["B001", "B002"]], k=10)
+[items] = recommender.recommend([["B001", "B002"]], k=10, where='price < 20 and brand != "Acme"', max_per={"brand": 2})
 items[0].item_id, items[0].score, items[0].fields["title"]
 
 table = recommender.recommend_df(events, k=10)      # pandas or Arrow in, the same kind out
+print(recommender.explain(["B001", "B002"], items[0].item_id))
+recommender.catalogue.remove(["B001"])              # see genrec.decoding.live
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,43 +19,88 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import Bundle, read_bundle
+from genrec.bundle import INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
+from genrec.data.where import where_mask
+from genrec.decoding.diversity import Cap, Groups
+from genrec.decoding.explain import Explanation, explain
+from genrec.decoding.filters import Filter, PreparedFilter, intersection
 from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.decoding.ranker import BeamRanker
-from genrec.errors import DataError, SettingError, UnknownItemError, check_choice
+from genrec.decoding.snapshot import LONGEST_LIST, Rules
+from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
 log = logging.getLogger(__name__)
 
 Unsupported = Literal["raise", "warn", "ignore"]
+BeamWidth = int | Sequence[int]
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """One recommended item. rank: 1 is best. score: log P(codes | history), natural logarithm, never above 0.
-    fields: the catalogue's columns for this item, without the id."""
+    fields: the catalogue's columns for this item, without the id. explanation: why, where it was asked for."""
 
     item_id: str
     rank: int
     score: float
     fields: dict[str, Any]
+    explanation: Explanation | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every way of asking takes.
+
+    k, beam_width, exclude_seen: the bundle's serving settings where None; beam_width may be a list, one number per level.
+    where: an expression over catalogue columns, `price < 20 and "Skin Care" in categories` (see `genrec.data.where`).
+    exclude_item_ids: never returned. only_item_ids: nothing else is returned (an empty list: nothing at all).
+    filters: names of filters prepared with `prepare_filter`. All rules together must hold.
+    max_per: at most so many items of one value of a column, {"brand": 2}; items without a value are not limited.
+    max_per_prefix: at most so many items whose first codes are the same, {1: 3}: at most 3 with the same first code.
+    unsupported: what to do with ids that are not in the catalogue: "raise", or leave them out with a warning ("warn") or
+    silently ("ignore").
+    """
+
+    k: int | None = None
+    beam_width: BeamWidth | None = None
+    exclude_seen: bool | None = None
+    where: str | None = None
+    exclude_item_ids: Sequence[str] = ()
+    only_item_ids: Sequence[str] | None = None
+    filters: Sequence[str] = ()
+    max_per: Mapping[str, int] | None = None
+    max_per_prefix: Mapping[int, int] | None = None
+    unsupported: Unsupported = "raise"
+
+    def __post_init__(self) -> None:
+        check_choice("unsupported", self.unsupported, ["raise", "warn", "ignore"])
+        for name in ("max_per", "max_per_prefix"):
+            for key, most in (getattr(self, name) or {}).items():
+                check_integer(f"{name}[{key!r}]", most, 1)
+        if isinstance(self.filters, str):
+            raise SettingError(f"filters must be a list of names, got the text {self.filters!r}. Write [{self.filters!r}].")
 
 
 class Recommender:
-    """A loaded bundle that answers."""
+    """A loaded bundle that answers. catalogue: what can be recommended, which may change while it runs."""
 
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.bundle = bundle
-        layout = bundle.settings.layout
+        codes, path = bundle.codes, bundle.folder / INDEX
+        # Bundles made before the index was saved have none: it is built.
+        index = CatalogueIndex.load(path, codes.hash) if path.exists() else None
+        self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index)
         self.ranker = BeamRanker(
             bundle.load_model(device),
-            layout,
-            CatalogueIndex.build(bundle.codes.codes, bundle.codes.sizes, bundle.tie_rank),
-            layout.to_tokens(bundle.codes.codes),
+            bundle.settings.layout,
+            self.catalogue.current.snapshot,
             bundle.serving.beam_width,
             bundle.settings.max_history,
         )
+        self.prepared: dict[str, PreparedFilter] = {}
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None, verify: Literal["full", "size"] = "full") -> Self:
@@ -61,123 +108,182 @@ class Recommender:
         return cls(read_bundle(path, verify), device)
 
     def recommend(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int | None = None,
-        *,
-        beam_width: int | None = None,
-        exclude_seen: bool | None = None,
-        exclude_item_ids: Sequence[str] = (),
-        only_item_ids: Sequence[str] | None = None,
-        unsupported: Unsupported = "raise",
+        self, histories: Sequence[Sequence[str]], k: int | None = None, *, explain: bool = False, **request: Any
     ) -> list[list[Recommendation]]:
         """The best items for each history (item ids, oldest first; an empty one is a new user).
 
-        k, beam_width, exclude_seen: the bundle's serving settings where None. exclude_item_ids: never returned.
-        only_item_ids: nothing else is returned (an empty list: nothing at all). unsupported: what to do with ids that are
-        not in the catalogue: "raise", or leave them out with a warning ("warn") or silently ("ignore").
+        request: the fields of `Request`, such as where, exclude_item_ids or max_per. explain: say why, at the cost of one more
+        reading of the history per item in it.
 
-        Exactly min(k, allowed items) recommendations come back per history. Raises `UnknownItemError`, `SettingError`.
+        Exactly min(k, allowed items) recommendations come back per history (with caps: as many as fit under them). Raises
+        `UnknownItemError`, `SettingError`.
         """
-        check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
-        known = Histories.from_lists([self._rows(h, f"history {i}", unsupported) for i, h in enumerate(_checked(histories))])
-        rows, scores = self._rank(known, k, beam_width, exclude_seen, exclude_item_ids, only_item_ids, unsupported)
-        return [self._answer(*answer) for answer in zip(rows, scores, strict=True)]
+        asked = _request(k, request)
+        version = self.catalogue.current
+        known = [
+            self._rows(version, h, f"history {i}", asked.unsupported) for i, h in enumerate(_checked(histories))
+        ]  # fmt: skip
+        rows, scores = self._rank(version, Histories.from_lists(known), asked)
+        answers = [self._answer(version, *answer) for answer in zip(rows, scores, strict=True)]
+        if explain:
+            answers = [
+                [self._explained(version, history, item, row) for item, row in zip(items, found, strict=False)]
+                for history, items, found in zip(known, answers, rows, strict=True)
+            ]
+        return answers
 
-    def recommend_df(
+    def explain(self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise") -> Explanation:
+        """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items."""
+        version = self.catalogue.current
+        [row] = self._rows(version, [item_id], "item_id", "raise")
+        return explain(self.ranker, version, self._rows(version, history, "history", unsupported), int(row))
+
+    def prepare_filter(
         self,
-        events: Any,
-        k: int | None = None,
-        *,
-        beam_width: int | None = None,
-        exclude_seen: bool | None = None,
-        exclude_item_ids: Sequence[str] = (),
+        name: str,
+        where: str | None = None,
         only_item_ids: Sequence[str] | None = None,
-        unsupported: Unsupported = "raise",
-    ) -> Any:
+        exclude_item_ids: Sequence[str] = (),
+    ) -> None:
+        """Compute a filter once and reuse it: `recommend(..., filters=[name])`. It follows the catalogue as it changes."""
+        version = self.catalogue.current
+        for ids, argument in ((only_item_ids or (), "only_item_ids"), (exclude_item_ids, "exclude_item_ids")):
+            self._rows(version, ids, argument, "raise")
+        only = None if only_item_ids is None else tuple(only_item_ids)
+        self.prepared[name] = PreparedFilter(Filter(where, only, tuple(exclude_item_ids)), version)
+
+    def recommend_df(self, events: Any, k: int | None = None, **request: Any) -> Any:
         """Recommendations for every user of an event table with `user_id`, `item_id` and, optionally, `timestamp`.
 
         `events`: a pandas DataFrame or an Arrow table. Returns the same kind: user_id, rank, item_id, score and the
         catalogue's columns, best first; users in order of first appearance (one whose items are all unknown and left out is
-        answered like a new user). Other arguments as in `recommend`.
+        answered like a new user). Other arguments: the fields of `Request`.
         """
-        check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
+        asked = _request(k, request)
         arrow = isinstance(events, pa.Table)
         if not arrow and not hasattr(events, "columns"):
             raise SettingError(f"events must be a pandas DataFrame or an Arrow table, got {type(events).__name__}.")
         interactions = Interactions.from_table(events if arrow else pa.Table.from_pandas(events, preserve_index=False))
-        catalogue = self.bundle.catalogue
-        unknown = catalogue.rows(interactions.table.column(ITEM_ID)) < 0
-        self._report_unknown(interactions.table.column(ITEM_ID).filter(pa.array(unknown)).to_pylist(), "events", unsupported)
+        version = self.catalogue.current
+        unknown = version.rows(interactions.table.column(ITEM_ID)) < 0
+        left_out = interactions.table.column(ITEM_ID).filter(pa.array(unknown)).to_pylist()
+        _report_unknown(version, left_out, "events", asked.unsupported)
         if unknown.all():
             raise DataError("No event names an item of the catalogue. Check that the table uses the catalogue's item ids.")
-        histories = _with_everyone(interactions.histories(catalogue, unknown_items="drop"), interactions)
-        rows, scores = self._rank(histories, k, beam_width, exclude_seen, exclude_item_ids, only_item_ids, unsupported)
-        table = self._table(histories.user_ids, rows, scores)
+        histories = _with_everyone(interactions.histories(version, unknown_items="drop"), interactions)
+        rows, scores = self._rank(version, histories, asked)
+        table = _table(version, histories.user_ids, rows, scores)
         return table if arrow else table.to_pandas()
 
-    def _rank(
-        self,
-        histories: Histories,
-        k: int | None,
-        beam_width: int | None,
-        exclude_seen: bool | None,
-        exclude_item_ids: Sequence[str],
-        only_item_ids: Sequence[str] | None,
-        unsupported: Unsupported,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _rank(self, version: CatalogueVersion, histories: Histories, asked: Request) -> tuple[np.ndarray, np.ndarray]:
         serving = self.bundle.serving
         return self.ranker.rank(
             histories,
-            serving.k if k is None else k,
-            serving.exclude_seen if exclude_seen is None else exclude_seen,
-            None if only_item_ids is None else self._rows(only_item_ids, "only_item_ids", unsupported),
-            self._rows(exclude_item_ids, "exclude_item_ids", unsupported),
-            beam_width,
+            serving.k if asked.k is None else asked.k,
+            serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen,
+            self._rules(version, asked),
+            asked.beam_width,
             progress=len(histories) > 1000,
+            snapshot=version.snapshot,
         )
 
-    def _rows(self, item_ids: Sequence[str], where: str, unsupported: Unsupported) -> np.ndarray:
+    def _rules(self, version: CatalogueVersion, asked: Request) -> Rules:
+        only = None
+        if asked.only_item_ids is not None:
+            only = self._rows(version, asked.only_item_ids, "only_item_ids", asked.unsupported)
+        excluded = self._rows(version, asked.exclude_item_ids, "exclude_item_ids", asked.unsupported)
+        bitmaps = []
+        for name in asked.filters:
+            if name not in self.prepared:
+                raise SettingError(
+                    f"There is no filter {name!r}.{nearest(str(name), self.prepared)} Prepared are {sorted(self.prepared)}; "
+                    f"prepare_filter({name!r}, where=...) makes one."
+                )
+            bitmaps.append(self.prepared[name].bitmap(version))
+        if only is not None or asked.where is not None or len(excluded) > LONGEST_LIST:
+            mask = np.full(len(version.live), only is None)
+            if only is not None:
+                mask[only] = True
+            if asked.where is not None:
+                mask &= where_mask(version.table, asked.where)
+            if len(excluded) > LONGEST_LIST:
+                mask[excluded] = False
+                excluded = excluded[:0]
+            bitmaps.append(version.snapshot.bitmap(mask))
+        return Rules(intersection(bitmaps), excluded, self._caps(version, asked))
+
+    def _caps(self, version: CatalogueVersion, asked: Request) -> list[Cap]:
+        caps = []
+        for name, most in (asked.max_per or {}).items():
+            if name not in version.table.column_names:
+                columns = version.table.column_names
+                raise SettingError(
+                    f"max_per names the column {name!r}.{nearest(str(name), columns)} The catalogue has {columns}."
+                )
+            if ("groups", name) not in version.caches:
+                version.caches["groups", name] = Groups.of_column(version.table.column(name))
+            caps.append(Cap(version.caches["groups", name], most))
+        for length, most in (asked.max_per_prefix or {}).items():
+            check_integer("max_per_prefix (codes)", length, 1, self.ranker.layout.levels)
+            if ("prefix", length) not in version.caches:
+                version.caches["prefix", length] = Groups.of_prefix(version.snapshot.codes, length)
+            caps.append(Cap(version.caches["prefix", length], most))
+        return caps
+
+    def _rows(self, version: CatalogueVersion, item_ids: Sequence[str], where: str, unsupported: Unsupported) -> np.ndarray:
         """Catalogue rows of ids, unknown ones handled: int64 [n]."""
         if isinstance(item_ids, str):
             raise SettingError(f"{where} must be a list of item ids, got the text {item_ids!r}. Write [{item_ids!r}].")
         ids = list(item_ids)
         if any(i is None or i != i for i in ids):
             raise SettingError(f"{where} must hold item ids, got an empty one (None or NaN). Remove it.")
-        rows = self.bundle.catalogue.rows(ids)
-        self._report_unknown([i for i, row in zip(ids, rows, strict=True) if row < 0], where, unsupported)
+        rows = version.rows(ids)
+        _report_unknown(version, [i for i, row in zip(ids, rows, strict=True) if row < 0], where, unsupported)
         return rows[rows >= 0]
 
-    def _report_unknown(self, unknown: list[str], where: str, unsupported: Unsupported) -> None:
-        if not unknown or unsupported == "ignore":
-            return
-        message = (
-            f"{where}: {len(unknown)} ids are not in the catalogue of {len(self.bundle.catalogue)} items, "
-            f"for example {unknown[0]!r}."
-        )
-        if unsupported == "raise":
-            raise UnknownItemError(f'{message} Fix them, or pass unsupported="warn" or "ignore" to leave them out.')
-        log.warning("%s They are left out.", message)
-
-    def _answer(self, rows: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
+    def _answer(self, version: CatalogueVersion, rows: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
         found = rows >= 0
-        fields = self.bundle.catalogue.fields(rows[found])
+        fields = version.fields(rows[found])
         return [
             Recommendation(values.pop(ITEM_ID), rank, float(score), values)
             for rank, (values, score) in enumerate(zip(fields, scores[found], strict=True), start=1)
         ]
 
-    def _table(self, user_ids: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> pa.Table:
-        found = rows >= 0
-        users, places = np.nonzero(found)
-        items = self.bundle.catalogue.table.take(pa.array(rows[found]))
-        columns = {
-            USER_ID: pa.array(user_ids[users], pa.string()),
-            RANK: pa.array(places + 1),
-            ITEM_ID: items.column(ITEM_ID),
-            SCORE: pa.array(scores[found]),
-        }
-        return pa.table(columns | {name: items.column(name) for name in items.column_names if name not in columns})
+    def _explained(
+        self, version: CatalogueVersion, history: np.ndarray, item: Recommendation, row: np.integer
+    ) -> Recommendation:
+        return replace(item, explanation=explain(self.ranker, version, history, int(row)))
+
+
+def _request(k: int | None, request: dict[str, Any]) -> Request:
+    """A `Request` from keyword arguments, with a hint for a mistyped one."""
+    known = [field.name for field in fields(Request)]
+    for name in request:
+        if name not in known:
+            raise SettingError(f"There is no argument {name!r}.{nearest(name, known)} A request takes {', '.join(known)}.")
+    return Request(k, **request)
+
+
+def _report_unknown(version: CatalogueVersion, unknown: list[str], where: str, unsupported: Unsupported) -> None:
+    if not unknown or unsupported == "ignore":
+        return
+    message = f"{where}: {len(unknown)} ids are not in the catalogue of {len(version)} items, for example {unknown[0]!r}."
+    if unsupported == "raise":
+        raise UnknownItemError(f'{message} Fix them, or pass unsupported="warn" or "ignore" to leave them out.')
+    log.warning("%s They are left out.", message)
+
+
+def _table(version: CatalogueVersion, user_ids: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> pa.Table:
+    found = rows >= 0
+    users, places = np.nonzero(found)
+    items = version.table.take(pa.array(rows[found]))
+    columns = {
+        USER_ID: pa.array(user_ids[users], pa.string()),
+        RANK: pa.array(places + 1),
+        ITEM_ID: items.column(ITEM_ID),
+        SCORE: pa.array(scores[found]),
+    }
+    return pa.table(columns | {name: items.column(name) for name in items.column_names if name not in columns})
 
 
 def _with_everyone(histories: Histories, interactions: Interactions) -> Histories:

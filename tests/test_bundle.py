@@ -36,7 +36,7 @@ def test_it_carries_everything_needed_to_encode_items_later(bundle: Path) -> Non
     opened = read_bundle(bundle)
     tokenizer = RQKMeans.load(bundle / "item_tokenizer")
     assert tokenizer.fingerprint == opened.codes.tokenizer
-    vectors = opened.load_embedder().encode(opened.catalogue)
+    vectors = opened.load_encoders()[0].encode(opened.catalogue)
     assert tokenizer.encode(vectors).shape == (len(opened.catalogue), tokenizer.config.levels)
 
 

@@ -92,7 +92,8 @@ def test_mistakes_in_histories_are_explained(recommender: Recommender, histories
     ("arguments", "message"),
     [
         ({"k": 0}, "k must be an integer"),
-        ({"k": 21}, "k must be at most beam_width, 20, got 21"),
+        ({"k": 21, "beam_width": 20}, "k must be at most the smallest beam_width, 20, got 21"),
+        ({"beam_width": [20]}, "a list of 3, one per level"),
         ({"beam_width": 0}, "beam_width must be an integer"),
         ({"unsupported": "skip"}, "unsupported must be one of"),
         ({"only_item_ids": "a"}, "only_item_ids must be a list of item ids"),

@@ -7,7 +7,7 @@ Out: `Catalogue`, whose rows are numbered 0..N-1; every other part of genrec spe
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +83,14 @@ def require_columns(table: pa.Table, needed: Sequence[str], what: str) -> None:
                 f"{nearest(name, table.column_names)} Rename it, or map it with columns={{{name!r}: '<your name>'}} "
                 f"(in a recipe: data.{what}_columns)."
             )
+
+
+class RowsById(Protocol):
+    """What knows the row number of an item id: a `Catalogue`, or a version of one that changes."""
+
+    def rows(self, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Row numbers: int64 [n], -1 for unknown ids."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

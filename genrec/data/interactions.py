@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
-from genrec.data.catalogue import Catalogue, as_id_column, plain_column, require_columns
+from genrec.data.catalogue import RowsById, as_id_column, plain_column, require_columns
 from genrec.errors import DataError, check_choice
 
 
@@ -101,7 +101,7 @@ class Interactions:
     def __len__(self) -> int:
         return self.table.num_rows
 
-    def histories(self, catalogue: Catalogue, unknown_items: Literal["raise", "drop"] = "raise") -> Histories:
+    def histories(self, catalogue: RowsById, unknown_items: Literal["raise", "drop"] = "raise") -> Histories:
         """Every user's items in order. Users come in order of first appearance.
 
         `unknown_items`: what to do with events whose item is not in `catalogue`. Raises `DataError`.

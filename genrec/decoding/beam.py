@@ -1,134 +1,101 @@
-"""Beam search over the catalogue, for any Hugging Face decoder.
+"""Beam search over the catalogue, for any Hugging Face decoder or T5.
 
 In: a model, histories as tokens, an index. Out: the best items and their scores, `log P(codes | history)` under the model's
 full softmax: the mask comes after the log-softmax and nothing is renormalised.
 
-The history runs through the model once per user. Its keys and values are never copied per beam: the beams of a user are
-queries side by side in one sequence, and the attention mask lets each see the history and its own ancestors only. So there
-is no cache to reorder, and a batch of users is one call per level.
+With a beam at least as wide as the number of allowed prefixes of every length, the result equals scoring the whole catalogue.
+Otherwise it is the usual beam approximation, and min(k, allowed) items come back either way: a prefix with no allowed item
+below is never kept, and every kept prefix has one. So a filter cannot starve the beam, and one that keeps no more items than
+the beam is wide is answered exactly.
 
-With a beam at least as wide as the number of prefixes of every length, the result equals scoring the whole catalogue.
-Otherwise it is the usual beam approximation, and min(k, allowed items) items come back either way: a prefix with no
-allowed item below is never kept, and every kept prefix has one.
+Equal scores: code order; items that share all codes: tie order of the index.
 
 Legend: `B` users, `T` history tokens, `L` levels, `W` beams, `C` children, `V` vocabulary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
 
-from genrec.decoding.index import Allowed, CatalogueIndex
+from genrec.decoding.allowed import Allowed
+from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.overlay import Overlay
+from genrec.decoding.steps import Head, start
+from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 
-
-@dataclass(frozen=True, eq=False)
-class Beams:
-    """nodes: [B, W], prefix ids of the current level; scores: [B, W], -inf where a user has fewer beams;
-    ancestors: [B, W, S], which of the `S` suffix tokens in the cache each beam may attend to (itself included)."""
-
-    nodes: Tensor
-    scores: Tensor
-    ancestors: Tensor
+Index = CatalogueIndex | Overlay
 
 
 @torch.inference_mode()
 def beam_search(
     model: PreTrainedModel,
+    head: Head,
     tokens: Tensor,
     mask: Tensor,
-    index: CatalogueIndex,
+    index: Index,
     layout: TokenLayout,
     k: int,
-    beam_width: int,
+    beam_width: int | Sequence[int],
     allowed: Allowed | None = None,
+    static: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` best items of each user.
 
-    tokens, mask: [B, T], padded on the left (`write_histories`). Returns (catalogue rows int64 [B, k], -1 where nothing is
-    left; scores float32 [B, k], -inf there), best first; equal scores in code order, items that share codes in tie order.
+    tokens, mask: [B, T], padded on the left (`write_histories`). beam_width: prefixes kept per step, or one number per level.
+    static: shapes depend on the arguments' shapes alone and nothing is read back from the device, as a CUDA graph needs
+    (default: on every device but the CPU, where fitting shapes are faster).
+    Returns (catalogue rows int64 [B, k], -1 where nothing is left; scores float32 [B, k], -inf there), best first.
     """
     allowed = allowed or Allowed()
-    users = len(tokens)
-    lengths = mask.sum(1)
-    cache = DynamicCache(config=model.config)
-    output = model(
-        input_ids=tokens,
-        attention_mask=mask.long(),
-        position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    beams = Beams(
-        tokens.new_zeros(users, 1),
-        torch.zeros(users, 1, device=tokens.device),
-        torch.zeros(users, 1, 0, dtype=torch.bool, device=tokens.device),
-    )
-    beams, codes = _extend(beams, output.logits, 0, index, layout, beam_width, allowed)
-    for level in range(1, index.levels):
-        width = codes.shape[1]
-        history = mask[:, None, None, :].expand(-1, 1, width, -1)
-        visible = torch.cat([history, beams.ancestors.unsqueeze(1)], dim=-1)
-        output = model(
-            input_ids=layout.base + sum(layout.sizes[: level - 1]) + codes,
-            attention_mask=_additive(visible, model.dtype),
-            position_ids=(lengths + level - 1).unsqueeze(1).expand(-1, width),
-            past_key_values=cache,
-            use_cache=True,
+    widths = widths_per_level(beam_width, index.levels)
+    static = tokens.device.type != "cpu" if static is None else static
+    if not len(index):
+        return tokens.new_full((len(tokens), k), -1), torch.full((len(tokens), k), -torch.inf, device=tokens.device)
+    steps = start(model, tokens, mask)
+    hidden = steps.hidden
+    nodes, scores = tokens.new_zeros(len(tokens), 1), torch.zeros(len(tokens), 1, device=tokens.device)
+    first = layout.base
+    for level, size in enumerate(layout.sizes):
+        log_probs = head.log_probs(hidden, first, size)
+        last = level == index.levels - 1
+        if last:  # in code order, so that equal scores end in it
+            order = nodes.argsort(dim=1)
+            nodes, scores = nodes.gather(1, order), scores.gather(1, order)
+            log_probs = log_probs.gather(1, order.unsqueeze(-1).expand_as(log_probs))
+        children, codes, alive = index.expand(nodes, level, static)
+        if not allowed.everything:
+            alive = alive & (index.count(children, level, allowed.count) > 0)
+        grown = scores.unsqueeze(-1) + log_probs.gather(-1, codes)
+        grown = grown.masked_fill(~alive, -torch.inf).flatten(1)
+        if last:
+            break
+        scores, chosen = grown.topk(min(widths[level], grown.shape[1]), dim=1)
+        parents = chosen // children.shape[-1]
+        nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
+        hidden = steps.advance(first + codes, parents)
+        first += size
+    return _best(grown, index.rows_at(children.flatten(1)), k)
+
+
+def _best(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` best of candidates [B, M], the earlier one first among equals; filled up with (-1, -inf)."""
+    found = min(k, scores.shape[1])
+    best, place = scores.sort(dim=1, descending=True, stable=True)
+    best, place = best[:, :found], place[:, :found]
+    rows = torch.where(best > -torch.inf, rows.gather(1, place), -1)
+    missing = (0, k - found)
+    return pad(rows, missing, value=-1), pad(best, missing, value=-torch.inf)
+
+
+def widths_per_level(beam_width: int | Sequence[int], levels: int) -> list[int]:
+    """One beam width per level. Raises `SettingError` unless there are `levels` of them, none below 1."""
+    widths = [beam_width] * levels if isinstance(beam_width, int) else list(beam_width)
+    if len(widths) != levels or not all(isinstance(w, int) and w >= 1 for w in widths):
+        raise SettingError(
+            f"beam_width must be a whole number of at least 1, or a list of {levels}, one per level, got {beam_width!r}."
         )
-        beams, codes = _extend(beams, output.logits, level, index, layout, beam_width, allowed)
-    return _items(beams, index, allowed, k)
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean attention mask as the additive one that every attention implementation takes."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
-
-
-def _extend(
-    beams: Beams, logits: Tensor, level: int, index: CatalogueIndex, layout: TokenLayout, width: int, allowed: Allowed
-) -> tuple[Beams, Tensor]:
-    """Grow every beam by one code and keep the best `width`. logits: [B, W, V]. Returns the beams and their codes [B, W]."""
-    logits = logits.float()
-    first = layout.base + sum(layout.sizes[:level])
-    log_probs = logits[..., first : first + layout.sizes[level]] - logits.logsumexp(-1, keepdim=True)
-    children, alive = index.expand(beams.nodes, level)
-    if not allowed.everything:
-        alive = alive & (allowed.count(index.start[level][children], index.stop[level][children]) > 0)
-    codes = index.code[level][children]
-    scores = beams.scores.unsqueeze(-1) + log_probs.gather(-1, codes)
-    scores = scores.masked_fill(~alive, -torch.inf).flatten(1)
-    best, chosen = scores.topk(min(width, scores.shape[1]), dim=1)
-    parents = chosen // children.shape[-1]
-    # Each kept beam becomes one more suffix token of its user: it sees what its parent saw, and itself.
-    seen = beams.ancestors.gather(1, parents.unsqueeze(-1).expand(-1, -1, beams.ancestors.shape[-1]))
-    itself = torch.eye(chosen.shape[1], dtype=torch.bool, device=chosen.device).expand(len(chosen), -1, -1)
-    grown = Beams(children.flatten(1).gather(1, chosen), best, torch.cat([seen, itself], dim=-1))
-    return grown, codes.flatten(1).gather(1, chosen)
-
-
-def _items(beams: Beams, index: CatalogueIndex, allowed: Allowed, k: int) -> tuple[Tensor, Tensor]:
-    """Complete beams to items: best score first, then code order; all allowed items of a shared tuple, in tie order."""
-    start, stop = index.start[-1][beams.nodes], index.stop[-1][beams.nodes]
-    alive = beams.scores > -torch.inf
-    by_code = torch.where(alive, start, len(index)).argsort(dim=1)
-    order = by_code.gather(1, beams.scores.gather(1, by_code).argsort(dim=1, descending=True, stable=True))
-    start, stop, alive, scores = (t.gather(1, order) for t in (start, stop, alive, beams.scores))
-    places = start.unsqueeze(-1) + torch.arange(int((stop - start).max()), device=start.device)
-    valid = (places < stop.unsqueeze(-1)) & alive.unsqueeze(-1)
-    places = places.clamp(max=len(index) - 1)
-    if not allowed.everything:
-        valid = valid & (allowed.count(places, places + 1) > 0)
-    flat = valid.flatten(1)
-    first = flat.long().argsort(dim=1, descending=True, stable=True)[:, :k]
-    valid = flat.gather(1, first)
-    rows = torch.where(valid, index.items[places.flatten(1).gather(1, first)], -1)
-    item_scores = scores.unsqueeze(-1).expand_as(places).flatten(1).gather(1, first).masked_fill(~valid, -torch.inf)
-    missing = k - rows.shape[1]
-    if missing > 0:
-        rows = torch.nn.functional.pad(rows, (0, missing), value=-1)
-        item_scores = torch.nn.functional.pad(item_scores, (0, missing), value=-torch.inf)
-    return rows, item_scores
+    return widths

@@ -1,34 +1,44 @@
-"""Catalogue index: code tuples sorted, every prefix an interval, children by CSR arrays.
+"""Catalogue index: code tuples sorted, every prefix an interval of items, children by CSR arrays.
 
-In: a code table (codes [N, L]). Out: tensors that answer, for whole batches at once, "which codes may follow this prefix?"
-and "how many allowed items lie below it?". The second is a difference of two counts, which is why filters are exact: a
-prefix with no allowed item below it is never entered.
+In: codes [N, L] of catalogue rows. Out: tensors that answer, for whole batches of beams at once, "which codes may follow this
+prefix?" and "which items lie below it?". A child is `first[parent] + rank`, so no table of states is needed, and no interval
+is stored: following `first` down to the items gives it. `Overlay` (overlay.py) answers the same questions for a catalogue
+that changed since its index was built; `beam_search` takes either.
 
 Legend: `B` users, `W` beams, `N` items, `L` levels, `n_l` distinct prefixes of length l + 1, `C` children at most.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from genrec.errors import BundleError, DataError
+
+LARGEST_SIZE = 65_536  # codes of a level: a code takes one byte up to 256, two up to here
+MOST_LEVELS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class CatalogueIndex:
-    """items: [N] catalogue rows in code order (items that share all codes in tie order).
+    """items: int32 [N], catalogue rows in code order; rows that share all codes in tie order.
 
-    Per level l: code[l] [n_l], the last code of each prefix; start[l], stop[l] [n_l], its interval in `items`;
-    children[l] [n_l + 1], where its longer prefixes begin at level l + 1 (the last level has none).
+    code[l]: uint8 or uint16 [n_l], the last code of each prefix of level l. first[l]: int32 [n_l + 1], where its longer
+    prefixes begin at level l + 1; L - 1 of them. A "prefix" of the last level is an item: items that share all codes are
+    siblings with equal codes, so n_(L-1) = N, and a complete beam is a position in `items`.
     """
 
     sizes: tuple[int, ...]
     items: Tensor
-    position: Tensor  # [N], inverse of `items`: where a catalogue row stands in code order
     code: list[Tensor]
-    start: list[Tensor]
-    stop: list[Tensor]
-    children: list[Tensor]
+    first: list[Tensor]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -37,106 +47,217 @@ class CatalogueIndex:
     def levels(self) -> int:
         return len(self.sizes)
 
-    @classmethod
-    def build(cls, codes: np.ndarray, sizes: tuple[int, ...], tie_rank: np.ndarray | None = None) -> "CatalogueIndex":
-        """codes: int [N, L]. tie_rank: [N], smaller comes first among items with the same codes (default: row order)."""
-        count, levels = codes.shape
-        tie_rank = np.arange(count) if tie_rank is None else tie_rank
-        order = np.lexsort([tie_rank, *(codes[:, level] for level in reversed(range(levels)))])
-        ordered = codes[order]
-        code, start, stop, children = [], [], [], []
-        new_prefix = np.zeros(count, bool)
-        new_prefix[0] = True
-        previous_start: np.ndarray | None = None
-        for level in range(levels):
-            new_prefix[1:] |= ordered[1:, level] != ordered[:-1, level]
-            first = np.flatnonzero(new_prefix)
-            code.append(ordered[first, level].astype(np.int64))
-            start.append(first)
-            stop.append(np.append(first[1:], count))
-            if previous_start is not None:
-                children.append(np.searchsorted(first, np.append(previous_start, count)))
-            previous_start = first
-        position = np.empty(count, np.int64)
-        position[order] = np.arange(count)
+    @property
+    def device(self) -> torch.device:
+        return self.items.device
 
-        def tensors(arrays: list[np.ndarray]) -> list[Tensor]:
-            return [torch.from_numpy(np.ascontiguousarray(a, np.int64)) for a in arrays]
-
-        [items_t, position_t] = tensors([order, position])
-        return cls(tuple(sizes), items_t, position_t, tensors(code), tensors(start), tensors(stop), tensors(children))
-
-    def to(self, device: torch.device | str) -> "CatalogueIndex":
-        """A copy on `device`."""
-
-        def moved(tensors: list[Tensor]) -> list[Tensor]:
-            return [t.to(device) for t in tensors]
-
-        return CatalogueIndex(
-            self.sizes, self.items.to(device), self.position.to(device),
-            moved(self.code), moved(self.start), moved(self.stop), moved(self.children),
-        )  # fmt: skip
-
-    def expand(self, nodes: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Children of the prefixes `nodes` [B, W] of length `level` (level 0: the root; `nodes` then only gives the shape).
-
-        Returns (child ids at level `level` [B, W, C], exists [B, W, C]); ids where nothing exists are 0.
-        """
-        if level == 0:
-            ids = torch.arange(len(self.code[0]), device=self.items.device).expand(*nodes.shape, -1)
-            return ids, torch.ones_like(ids, dtype=torch.bool)
-        pointer = self.children[level - 1]
-        begin, end = pointer[nodes], pointer[nodes + 1]
-        widest = int((end - begin).max())
-        ids = begin.unsqueeze(-1) + torch.arange(widest, device=nodes.device)
-        exists = ids < end.unsqueeze(-1)
-        return torch.where(exists, ids, 0), exists
-
-
-@dataclass(frozen=True, eq=False)
-class Allowed:
-    """Which items each request may get. Both parts are optional and work together.
-
-    only: int64 [N + 1], running count of allowed items in code order, shared by the batch (None: all are).
-    excluded: int64 [B, E], positions in code order that a user may not get, sorted, padded with N (None: none).
-    """
-
-    only: Tensor | None = None
-    excluded: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls, index: CatalogueIndex, only_rows: np.ndarray | None = None, excluded_rows: np.ndarray | None = None
-    ) -> "Allowed":
-        """only_rows: catalogue rows [n] or None. excluded_rows: catalogue rows [B, E], padded with -1, or None."""
-        device = index.items.device
-        only = excluded = None
-        if only_rows is not None:
-            flags = torch.zeros(len(index) + 1, dtype=torch.int64, device=device)
-            flags[index.position[torch.as_tensor(only_rows, device=device)] + 1] = 1
-            only = flags.cumsum(0)
-        if excluded_rows is not None and excluded_rows.size:
-            rows = torch.as_tensor(excluded_rows, device=device)
-            places = torch.where(rows < 0, len(index), index.position[rows.clamp(min=0)]).sort(dim=1).values
-            repeated = torch.zeros_like(places, dtype=torch.bool)
-            repeated[:, 1:] = places[:, 1:] == places[:, :-1]  # a row named twice must be subtracted once
-            excluded = places.masked_fill(repeated, len(index)).sort(dim=1).values
-            if only is not None:  # what `only` leaves out already must not be subtracted again
-                outside = (only[1:] - only[:-1]) == 0
-                outside = torch.cat([outside, outside.new_zeros(1)])
-                excluded = excluded.masked_fill(outside[excluded], len(index)).sort(dim=1).values
-        return cls(only, excluded)
+    @cached_property
+    def fanout(self) -> list[int]:
+        """Most children of any prefix of length l: L numbers."""
+        return [len(self.code[0]), *(int((first[1:] - first[:-1]).max()) if len(self) else 0 for first in self.first)]
 
     @property
-    def everything(self) -> bool:
-        return self.only is None and self.excluded is None
+    def bytes_per_item(self) -> float:
+        """Memory of the index over its number of items."""
+        tensors = [self.items, *self.code, *self.first]
+        return sum(t.numel() * t.element_size() for t in tensors) / max(1, len(self))
 
-    def count(self, start: Tensor, stop: Tensor) -> Tensor:
-        """Allowed items in the intervals [start, stop), each [B, ...]: int64 of the same shape."""
-        left = stop - start if self.only is None else self.only[stop] - self.only[start]
-        if self.excluded is None:
-            return left
-        flat = (len(start), -1)
-        below_stop = torch.searchsorted(self.excluded, stop.reshape(flat).contiguous())
-        below_start = torch.searchsorted(self.excluded, start.reshape(flat).contiguous())
-        return left - (below_stop - below_start).reshape(start.shape)
+    @classmethod
+    def build(
+        cls, codes: np.ndarray, sizes: tuple[int, ...], tie_rank: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> "CatalogueIndex":
+        """codes: int [N, L], N may be 0. tie_rank: [N], smaller comes first among items with the same codes (default: row
+        order). rows: [N], the catalogue row of each (default: 0 .. N-1). Raises `DataError` for codes that cannot be.
+        """
+        codes = np.asarray(codes)
+        sizes = tuple(int(size) for size in sizes)
+        _check(codes, sizes)
+        order, columns = _sorted(codes, sizes, tie_rank)
+        items = order if rows is None else np.asarray(rows)[order]
+        new_prefix = np.zeros(len(codes), bool)
+        new_prefix[:1] = True
+        code, starts = [], []
+        for level, (column, size) in enumerate(zip(columns, sizes, strict=True)):
+            new_prefix[1:] |= (column[1:] != column[:-1]) | (level == len(sizes) - 1)
+            starts.append(np.flatnonzero(new_prefix).astype(np.int32))
+            code.append(torch.from_numpy(column[starts[-1]].astype(np.uint8 if size <= 256 else np.uint16)))
+        count = np.int32(len(codes))
+        first = [
+            torch.from_numpy(np.searchsorted(lower, np.append(upper, count)).astype(np.int32))
+            for upper, lower in itertools.pairwise(starts)
+        ]
+        return cls(sizes, torch.from_numpy(np.ascontiguousarray(items, np.int32)), code, first)
+
+    def to(self, device: torch.device | str) -> "CatalogueIndex":
+        """This index on `device`."""
+        if self.device == torch.device(device):
+            return self
+        code, first = [c.to(device) for c in self.code], [f.to(device) for f in self.first]
+        return CatalogueIndex(self.sizes, self.items.to(device), code, first)
+
+    def children(self, nodes: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """First child and one past the last at level `level` of prefixes of length `level`: two int64 of the same shape."""
+        if level == 0:
+            return torch.zeros_like(nodes), torch.full_like(nodes, len(self.code[0]))
+        first = self.first[level - 1]
+        return first[nodes].long(), first[nodes + 1].long()
+
+    def expand(self, nodes: Tensor, level: int, static: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """The prefixes that are one code longer than `nodes` int64 [B, W], prefixes of length `level` (0: the root).
+
+        Returns (prefix ids int64 [B, W, C], their last codes int64 [B, W, C], exists bool [B, W, C]); where nothing exists,
+        ids and codes are those of some prefix. `static`: `C` does not depend on `nodes`, nothing is read back to the host.
+        """
+        begin, end = self.children(nodes, level)
+        ids, exists = _ranges(begin, end, self.fanout[level] if static else None)
+        return ids, self.code[level][ids].long(), exists
+
+    def bounds(self, nodes: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """The interval of `items` below each prefix, at level `level` (any shape): start and stop, int64."""
+        start, stop = nodes, nodes + 1
+        for first in self.first[level:]:
+            start, stop = first[start], first[stop]
+        return start.long(), stop.long()
+
+    def count(self, nodes: Tensor, level: int, allowed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Items below each prefix that `allowed(start, stop)` counts, int64 of the shape of `nodes`."""
+        return allowed(*self.bounds(nodes, level))
+
+    def rows_at(self, positions: Tensor) -> Tensor:
+        """Catalogue rows at positions of the code order (prefix ids of the last level): int64."""
+        return self.items[positions].long()
+
+    def rows_below(self, node: int, level: int) -> Tensor:
+        """Catalogue rows of all items below one prefix: int64."""
+        start, stop = self.bounds(torch.tensor(node, device=self.device), level)
+        return self.items[int(start) : int(stop)].long()
+
+    @property
+    def rows_in_order(self) -> Tensor:
+        """The catalogue row of every position: [N]."""
+        return self.items
+
+    def walk(self, codes: Tensor) -> Tensor:
+        """Prefix ids of code tuples int64 [n, L]: int64 [n, L], -1 from the level on where the catalogue has no such prefix.
+
+        At the last level it is the first of the items that share the tuple.
+        """
+        found = torch.full_like(codes, -1)
+        if not len(self):
+            return found
+        node = torch.zeros_like(codes[:, 0])
+        here = torch.ones_like(node, dtype=torch.bool)
+        for level in range(self.levels):
+            begin, end = self.children(node, level)
+            low = self._search(level, begin, end, codes[:, level])
+            node = low.clamp(max=len(self.code[level]) - 1)
+            here = here & (low < end) & (self.code[level][node] == codes[:, level])
+            node = torch.where(here, node, 0)
+            found[:, level] = torch.where(here, node, -1)
+        return found
+
+    def _search(self, level: int, low: Tensor, high: Tensor, code: Tensor) -> Tensor:
+        """The first of the sorted siblings [low, high) whose code is not below `code`, or `high`; all int64 [n]."""
+        for _ in range(max(1, self.fanout[level]).bit_length()):
+            middle = (low + high) // 2
+            below = (low < high) & (self.code[level][middle.clamp(max=len(self.code[level]) - 1)] < code)
+            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+        return low
+
+    def positions(self, rows: Tensor, codes: Tensor) -> Tensor:
+        """Where catalogue rows [n] with codes [n, L] stand in `items`: int64 [n], -1 for rows that are not in the index.
+
+        Found through the tree, so that no second array of N numbers is kept.
+        """
+        if not len(self) or not len(rows):
+            return torch.full_like(rows, -1)
+        path = self.walk(codes)
+        start = path[:, -1].clamp(min=0)
+        parent = path[:, -2].clamp(min=0) if self.levels > 1 else torch.zeros_like(start)
+        end = self._search(self.levels - 1, start, self.children(parent, self.levels - 1)[1], codes[:, -1] + 1)
+        places, exists = _ranges(start, end.maximum(start + 1), None)
+        match = exists & (self.items[places] == rows.unsqueeze(-1)) & (path[:, -1:] >= 0)
+        return torch.where(match, places, -1).amax(-1)
+
+    def save(self, path: Path, codes_hash: str) -> None:
+        """Write a file that `load` maps into memory. `codes_hash` names the code table it was built from."""
+        tensors = {"items": self.items} | {f"code_{level}": code for level, code in enumerate(self.code)}
+        tensors |= {f"first_{level}": first for level, first in enumerate(self.first)}
+        about = {"sizes": ",".join(map(str, self.sizes)), "codes": codes_hash}
+        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path, metadata=about)
+
+    @classmethod
+    def load(cls, path: Path, codes_hash: str) -> "CatalogueIndex":
+        """Map what `save` wrote; pages are read when they are first used.
+
+        Raises `BundleError` when the file is missing or was built from another code table.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        except (OSError, ValueError) as error:
+            raise BundleError(f"The catalogue index {path} cannot be read: {error} Copy the bundle again.") from None
+        if about["codes"] != codes_hash:
+            raise BundleError(
+                f"{path} was built from code table {about['codes'][:12]}, the bundle has {codes_hash[:12]}. Copy it again."
+            )
+        sizes = tuple(int(size) for size in about["sizes"].split(","))
+        code = [tensors[f"code_{level}"] for level in range(len(sizes))]
+        return cls(sizes, tensors["items"], code, [tensors[f"first_{level}"] for level in range(len(sizes) - 1)])
+
+
+def _ranges(begin: Tensor, end: Tensor, widest: int | None) -> tuple[Tensor, Tensor]:
+    """All numbers of the ranges [begin, end), padded to the widest: (numbers [..., C], exists [..., C]), 0 in the padding."""
+    if widest is None:
+        widest = int((end - begin).max()) if begin.numel() else 0
+    numbers = begin.unsqueeze(-1) + torch.arange(widest, device=begin.device)
+    exists = numbers < end.unsqueeze(-1)
+    return torch.where(exists, numbers, 0), exists
+
+
+def _check(codes: np.ndarray, sizes: tuple[int, ...]) -> None:
+    if not 1 <= len(sizes) <= MOST_LEVELS or not all(1 <= size <= LARGEST_SIZE for size in sizes):
+        raise DataError(f"An index takes 1 to {MOST_LEVELS} levels of 1 to {LARGEST_SIZE} codes each, got sizes {list(sizes)}.")
+    if codes.ndim != 2 or codes.shape[1] != len(sizes) or codes.dtype.kind not in "iu":
+        raise DataError(
+            f"codes must be whole numbers [items, {len(sizes)}], one column per level, got {codes.dtype} {list(codes.shape)}."
+        )
+    if len(codes) >= 2**31 - 1:
+        raise DataError(f"An index takes at most {2**31 - 2} items, got {len(codes)}.")
+    if not len(codes):
+        return
+    for level, size in enumerate(sizes):
+        low, high = int(codes[:, level].min()), int(codes[:, level].max())
+        if low < 0 or high >= size:
+            raise DataError(f"Codes of level {level} must be from 0 to {size - 1}, got {low if low < 0 else high}.")
+
+
+def _sorted(codes: np.ndarray, sizes: tuple[int, ...], tie_rank: np.ndarray | None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The order of the items by codes, then tie rank: (item numbers [N], one sorted column of codes per level).
+
+    Where a tuple and a rank fit into 64 bits together, they are sorted as one number: several times faster than a sort of
+    columns, and the sorted columns are cut out of it again.
+    """
+    count = len(codes)
+    by_rank = None if tie_rank is None else np.argsort(tie_rank, kind="stable")
+    widths = [max(1, (size - 1).bit_length()) for size in sizes]
+    low_bits = max(1, (count - 1).bit_length())
+    if sum(widths) + low_bits > 64:
+        keys = [np.arange(count) if tie_rank is None else tie_rank, *(codes[:, level] for level in reversed(range(len(sizes))))]
+        order = np.lexsort(keys)
+        return order, [codes[order, level] for level in range(len(sizes))]
+    key = np.zeros(count, np.uint64)
+    for level, width in enumerate(widths):
+        key <<= np.uint64(width)
+        key |= (codes[:, level] if by_rank is None else codes[by_rank, level]).astype(np.uint64)
+    key <<= np.uint64(low_bits)
+    key |= np.arange(count, dtype=np.uint64)
+    key.sort()
+    rank = (key & np.uint64((1 << low_bits) - 1)).astype(np.int64)
+    order = rank if by_rank is None else by_rank[rank]
+    columns, shift = [], low_bits + sum(widths)
+    for width in widths:
+        shift -= width
+        columns.append(((key >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.int32))
+    return order, columns

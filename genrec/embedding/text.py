@@ -31,6 +31,12 @@ def default_template(catalogue: Catalogue) -> str:
     return " | ".join("{" + name + "}" for name in columns)
 
 
+def title_column(schema: pa.Schema) -> str:
+    """The column that names an item to people: title or name, else the first one with text, else the id."""
+    texts = [field.name for field in schema if field.name != ITEM_ID and _is_text(field.type)]
+    return next((name for name in ("title", "name", *texts) if name in schema.names), ITEM_ID)
+
+
 def render(catalogue: Catalogue, template: str) -> list[str]:
     """The text of every item: N strings. Lists are joined with commas, empty values leave nothing behind.
 

@@ -67,12 +67,10 @@ class TokenLayout:
         return f"<c{level}_{code}>"
 
 
-def write_histories(
-    histories: Sequence[np.ndarray], item_tokens: np.ndarray, layout: TokenLayout
-) -> tuple[np.ndarray, np.ndarray]:
+def write_histories(histories: Sequence[np.ndarray], codes: np.ndarray, layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
     """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
 
-    item_tokens: [N, L], the tokens of every catalogue row. An empty history is the start token alone.
+    codes: int [N, L], of every catalogue row. An empty history is the start token alone.
     """
     lengths = np.array([1 + layout.levels * len(h) for h in histories], np.int64)
     width = int(lengths.max(initial=1))
@@ -80,5 +78,5 @@ def write_histories(
     mask = np.arange(width) >= (width - lengths)[:, None]
     for row, history in enumerate(histories):
         tokens[row, width - lengths[row]] = layout.start
-        tokens[row, width - lengths[row] + 1 :] = item_tokens[history].reshape(-1)
+        tokens[row, width - lengths[row] + 1 :] = layout.to_tokens(codes[history]).reshape(-1)
     return tokens, mask

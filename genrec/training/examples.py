@@ -76,11 +76,11 @@ class LengthBatches(Sampler[list[int]]):
 class Collator:
     """Windows -> `input_ids`, `attention_mask`, `labels`, each int64 [B, T]."""
 
-    def __init__(self, item_tokens: np.ndarray, layout: TokenLayout) -> None:
-        self.item_tokens, self.layout = item_tokens, layout
+    def __init__(self, codes: np.ndarray, layout: TokenLayout) -> None:
+        self.codes, self.layout = codes, layout
 
     def __call__(self, windows: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        tokens, mask = write_histories(windows, self.item_tokens, self.layout)
+        tokens, mask = write_histories(windows, self.codes, self.layout)
         labels = np.where(mask, tokens, IGNORED)
         labels[tokens == self.layout.start] = IGNORED  # nothing comes before it, and nobody has to predict it
         batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}

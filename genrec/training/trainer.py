@@ -2,7 +2,7 @@
 
 In: a model, its layout, a split and the code table's index. Out: the model at its best validation score.
 
-    result = train(model, layout, item_tokens, index, split, TrainingConfig(epochs=20), Path("runs/shop/training"))
+    result = train(model, layout, snapshot, split, TrainingConfig(epochs=20), Path("runs/shop/training"))
 
 A run that was killed goes on from its last checkpoint in the same folder and ends with the same weights: batches are a
 function of seed and epoch, and the Trainer restores optimiser, schedule and random states.
@@ -30,8 +30,8 @@ from transformers import (
 )
 
 from genrec.data.splits import Split, Targets
-from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
@@ -151,8 +151,7 @@ class RecommendationTrainer(Trainer):
 def train(
     model: PreTrainedModel,
     layout: TokenLayout,
-    item_tokens: np.ndarray,
-    index: CatalogueIndex,
+    snapshot: Snapshot,
     split: Split,
     config: TrainingConfig,
     folder: Path,
@@ -161,7 +160,7 @@ def train(
 ) -> TrainingResult:
     """Train `model` in place and leave it at its best validation score. Checkpoints live in `folder`.
 
-    item_tokens: [N, L] int64. `exclude_seen`: whether validation masks what a user had before.
+    snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before.
     """
     windows = HistoryWindows(split.train, config.max_history, config.windows_per_user)
     batches = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
@@ -193,12 +192,12 @@ def train(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    ranker = BeamRanker(model, layout, index, item_tokens, config.validation_beam, config.max_history)
+    ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history)
     trainer = RecommendationTrainer(
         model=model,
         args=arguments,
         train_dataset=windows,
-        data_collator=Collator(item_tokens, layout),
+        data_collator=Collator(snapshot.codes, layout),
         callbacks=[EarlyStoppingCallback(config.patience), MarkComplete()],
         batches=batches,
         ranker=ranker,

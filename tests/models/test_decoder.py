@@ -150,7 +150,7 @@ def test_codes_become_tokens_by_arithmetic_and_come_back() -> None:
 
 def test_histories_are_padded_on_the_left_and_start_with_the_start_token() -> None:
     layout = TokenLayout.from_scratch((3, 3))
-    item_tokens = layout.to_tokens(np.array([[0, 0], [2, 1]]))
-    tokens, mask = write_histories([np.array([0, 1]), np.array([], int)], item_tokens, layout)
+    codes = np.array([[0, 0], [2, 1]])
+    tokens, mask = write_histories([np.array([0, 1]), np.array([], int)], codes, layout)
     assert tokens.tolist() == [[1, 2, 5, 4, 6], [0, 0, 0, 0, 1]]
     assert mask.tolist() == [[True] * 5, [False] * 4 + [True]]

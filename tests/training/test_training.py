@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, leave_one_out
-from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError
 from genrec.models.decoder import ModelConfig, build_decoder
 from genrec.models.tokens import TokenLayout
@@ -35,8 +35,7 @@ def run(folder: Path, split: Split | None = None, **settings: object) -> tuple[t
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
     model, layout = build_decoder(ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1), SIZES, 64)
-    index, tokens = CatalogueIndex.build(CODES, SIZES), layout.to_tokens(CODES)
-    result = train(model, layout, tokens, index, split or walkers(), config, folder, exclude_seen=False)
+    result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, exclude_seen=False)
     return model, result
 
 
@@ -172,7 +171,7 @@ def test_batches_waste_little_on_padding_and_differ_between_epochs() -> None:
 
 def test_every_code_is_predicted_and_nothing_else() -> None:
     layout = TokenLayout.from_scratch(SIZES)
-    batch = Collator(layout.to_tokens(CODES), layout)([np.array([5, 7]), np.array([1])])
+    batch = Collator(CODES, layout)([np.array([5, 7]), np.array([1])])
     assert batch["input_ids"].shape == batch["labels"].shape == (2, 5)
     assert (batch["labels"] != IGNORED).sum() == 6, "3 items of 2 codes"
     assert (batch["labels"][batch["labels"] != IGNORED] >= layout.base).all()

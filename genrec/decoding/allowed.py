@@ -1,0 +1,124 @@
+"""Which items a request may get: bitmaps with running counts, minus short lists.
+
+In: catalogue rows or masks over them. Out: `Allowed`, which answers "how many allowed items lie in this interval of the code
+order?" for whole batches at once. A prefix without any is never entered, so what is filtered can never be spelled.
+
+Legend: `B` users, `P` positions of the code order, `F` different filters in a batch, `E` excluded positions per user.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BITS = 16  # per word: a table of 2^16 bytes then counts the bits of any word in one gather
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmap:
+    """A set of positions. words: int32 [P // 16 + 1], 16 bits each; ranks: of that shape, the set bits in all words before."""
+
+    words: Tensor
+    ranks: Tensor
+
+    @classmethod
+    def from_mask(cls, mask: np.ndarray, device: torch.device | str = "cpu") -> "Bitmap":
+        """mask: bool [P]."""
+        packed = np.packbits(mask, bitorder="little")
+        words = np.zeros(len(mask) // BITS + 1, np.uint16)
+        words.view(np.uint8)[: len(packed)] = packed
+        return cls._of(words, device)
+
+    @classmethod
+    def _of(cls, words: np.ndarray, device: torch.device | str) -> "Bitmap":
+        counts = np.bitwise_count(words)
+        ranks = np.cumsum(counts, dtype=np.int32) - counts
+        return cls(torch.from_numpy(words.astype(np.int32)).to(device), torch.from_numpy(ranks.astype(np.int32)).to(device))
+
+    def __and__(self, other: "Bitmap") -> "Bitmap":
+        """Positions that are in both."""
+        words = (self.words & other.words).cpu().numpy().astype(np.uint16)
+        return Bitmap._of(words, self.words.device)
+
+    def __len__(self) -> int:
+        return int(self.ranks[-1] + POPULATION[self.words[-1].cpu().long()])
+
+
+POPULATION = torch.from_numpy(np.bitwise_count(np.arange(2**BITS, dtype=np.uint32)))
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """Which positions each user of a batch may get. The parts are optional and work together.
+
+    words, ranks: int32 [F * (P // 16 + 1)], the bitmaps of `F` filters one after the other (None: everything is allowed);
+    offset: int64 [B], where each user's bitmap begins. excluded: int64 [B, E], positions that a user may not get although
+    the bitmap holds them, sorted, padded with P (None: none).
+    """
+
+    words: Tensor | None = None
+    ranks: Tensor | None = None
+    offset: Tensor | None = None
+    excluded: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        positions: int,
+        bitmaps: Sequence[Bitmap] = (),
+        which: Tensor | None = None,
+        excluded: Tensor | None = None,
+    ) -> "Allowed":
+        """positions: `P`. which: int64 [B], each user's bitmap (default: all share the first). excluded: int64 [B, E],
+        positions in any order, repeats allowed, -1 for none.
+        """
+        words = ranks = offset = None
+        if bitmaps:
+            words, ranks = torch.cat([b.words for b in bitmaps]), torch.cat([b.ranks for b in bitmaps])
+            size = len(bitmaps[0].words)
+            offset = torch.zeros(1, dtype=torch.int64, device=words.device) if which is None else which * size
+        allowed = cls(words, ranks, offset)
+        if excluded is None or not excluded.shape[1]:
+            return allowed
+        places = torch.where(excluded < 0, positions, excluded).sort(dim=1).values
+        repeated = torch.zeros_like(places, dtype=torch.bool)
+        repeated[:, 1:] = places[:, 1:] == places[:, :-1]  # one named twice must be subtracted once
+        inside = (places < positions) & ~repeated
+        if words is not None:  # what the bitmap leaves out already must not be subtracted again
+            here = places.clamp(max=positions - 1)
+            inside = inside & (allowed.count(here, here + 1) > 0)
+        return cls(words, ranks, offset, torch.where(inside, places, positions).sort(dim=1).values)
+
+    @property
+    def everything(self) -> bool:
+        return self.words is None and self.excluded is None
+
+    def count(self, start: Tensor, stop: Tensor) -> Tensor:
+        """Allowed positions in the intervals [start, stop), each int64 [B, ...]: int64 of the same shape."""
+        left = stop - start if self.words is None else self._rank(stop) - self._rank(start)
+        if self.excluded is None:
+            return left
+        flat = (len(start), -1)
+        below_stop = torch.searchsorted(self.excluded, stop.reshape(flat).contiguous())
+        below_start = torch.searchsorted(self.excluded, start.reshape(flat).contiguous())
+        return left - (below_stop - below_start).reshape(start.shape)
+
+    def _rank(self, position: Tensor) -> Tensor:
+        """Set bits before each position, in its user's bitmap."""
+        assert self.words is not None
+        assert self.ranks is not None
+        assert self.offset is not None
+        word = (position >> 4) + self.offset.view(-1, *[1] * (position.ndim - 1))
+        before = self.words[word] & ((1 << (position & 15)) - 1)
+        return self.ranks[word] + _population(before.device)[before].long()
+
+
+_TABLES: dict[torch.device, Tensor] = {}
+
+
+def _population(device: torch.device) -> Tensor:
+    if device not in _TABLES:
+        _TABLES[device] = POPULATION.to(device)
+    return _TABLES[device]

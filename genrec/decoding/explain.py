@@ -1,0 +1,184 @@
+"""Explanations that can be checked: why an item got its score.
+
+In: a history and an item. Out: the probability of each of its codes, what each code means in this catalogue, and how the score
+changes when each item of the history is left out. Nothing is estimated: the probabilities multiply to the score, and the
+influence of an item is the score with it minus the score without it.
+
+Legend: `B` pairs of a history and an item, `L` levels.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from genrec.columns import ITEM_ID
+from genrec.decoding.live import CatalogueVersion
+from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.steps import start
+from genrec.embedding.text import title_column
+from genrec.errors import DataError
+from genrec.models.tokens import write_histories
+
+SAMPLE = 20_000  # items whose words are counted: enough to know what is usual
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class CodeMeaning:
+    """One code of an item. name: e.g. `<c1_37>`. probability: of this code after the history and the codes before it.
+    items: how many items of the catalogue begin with the codes so far. words: what their titles say more often than others.
+    titles: of the items that are most typical of them.
+    """
+
+    name: str
+    probability: float
+    items: int
+    words: list[str]
+    titles: list[str]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One item of the history. change: log P of the item with it minus without it; above 0 it spoke for the item."""
+
+    item_id: str
+    title: str
+    change: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """score: log P(codes | history), the sum of the logarithms of the levels' probabilities. history: strongest first."""
+
+    item_id: str
+    title: str
+    score: float
+    levels: list[CodeMeaning]
+    history: list[Influence]
+
+    def __str__(self) -> str:
+        lines = [f"{self.title} ({self.item_id}), score {self.score:.3f}"]
+        for level in self.levels:
+            words = ", ".join(level.words) or "-"
+            lines.append(f"  {level.name:<10} p = {level.probability:.4f}  {level.items} items: {words}")
+            lines += [f"{'':>14}e.g. {title[:90]}" for title in level.titles]
+        lines += [f"  {item.change:+.3f}  because of {item.title[:90]} ({item.item_id})" for item in self.history]
+        return "\n".join(lines)
+
+
+@torch.inference_mode()
+def code_log_probs(ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """log P of each code of item `rows[b]` after history `histories[b]` (catalogue rows): float32 [B, L]; rows sum to scores.
+
+    codes: int [R, L], of every catalogue row. The model writes the item itself, one code after the other.
+    """
+    device = next(ranker.model.parameters()).device
+    layout, model = ranker.layout, ranker.model
+    was_training = model.training
+    model.eval()
+    found = np.empty((len(rows), layout.levels), np.float32)
+    for begin in range(0, len(rows), BATCH):
+        part = slice(begin, begin + BATCH)
+        tokens, mask = write_histories([h[-ranker.max_history :] for h in histories[part]], codes, layout)
+        steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+        wanted = torch.from_numpy(codes[rows[part]].astype(np.int64)).to(device)
+        hidden, first = steps.hidden, layout.base
+        for level, size in enumerate(layout.sizes):
+            code = wanted[:, level : level + 1]
+            log_probs = ranker.head.log_probs(hidden, first, size)
+            found[part, level] = log_probs.gather(-1, code.unsqueeze(-1)).view(-1).cpu().numpy()
+            if level + 1 < layout.levels:
+                hidden = steps.advance(first + code, torch.zeros_like(code))
+            first += size
+    model.train(was_training)
+    return found
+
+
+def explain(ranker: BeamRanker, version: CatalogueVersion, history: np.ndarray, row: int, most: int = 5) -> Explanation:
+    """Why catalogue row `row` got its score after `history` (rows, oldest first). most: history items named.
+
+    Only the items that the model reads (the last `max_history`) can have an influence.
+    """
+    codes = version.snapshot.codes
+    read = np.asarray(history[-ranker.max_history :], np.int64)
+    without = [np.delete(read, place) for place in range(len(read))]
+    log_probs = code_log_probs(ranker, [read, *without], np.full(len(read) + 1, row), codes)
+    scores = log_probs.sum(axis=1)
+    titles = _titles(version)
+    ids = version.table.column(ITEM_ID)
+    changes = scores[0] - scores[1:]
+    strongest = np.argsort(-np.abs(changes), kind="stable")[:most]
+    influences = [Influence(ids[int(read[p])].as_py(), _title(titles, int(read[p])), float(changes[p])) for p in strongest]
+    levels = [
+        CodeMeaning(ranker.layout.name(level, int(codes[row, level])), float(np.exp(log_probs[0, level])), *meaning)
+        for level, meaning in enumerate(_meanings(version, row))
+    ]
+    return Explanation(ids[row].as_py(), _title(titles, row), float(scores[0]), levels, influences)
+
+
+def _meanings(version: CatalogueVersion, row: int) -> list[tuple[int, list[str], list[str]]]:
+    """Per level: number of items, characteristic words, typical titles of what begins with the row's codes."""
+    index = version.snapshot.index
+    if not len(index):
+        raise DataError("An empty catalogue explains nothing.")
+    path = index.walk(torch.from_numpy(version.snapshot.codes[row : row + 1].astype(np.int64)).to(index.device))[0].tolist()
+    titles = _titles(version)
+    found = []
+    for level, node in enumerate(path):
+        # The last level's prefixes are single items: those that share all codes are siblings with the same code.
+        rows = index.rows_below(node, level).cpu().numpy() if node >= 0 else np.array([row])
+        if level == index.levels - 1:
+            rows = rows[:0] if node < 0 else _same_codes(version, row)
+        rows = rows[version.live[rows]]
+        found.append((len(rows), *_typical(version, titles, rows[:SAMPLE])))
+    return found
+
+
+def _same_codes(version: CatalogueVersion, row: int) -> np.ndarray:
+    codes = version.snapshot.codes
+    return np.flatnonzero((codes == codes[row]).all(axis=1))
+
+
+def _typical(version: CatalogueVersion, titles: pa.ChunkedArray, rows: np.ndarray) -> tuple[list[str], list[str]]:
+    """The 5 words most over-represented in the titles of `rows`, and the 3 titles that hold most of them."""
+    usual, total = _usual_words(version, titles)
+    texts = [str(text) for text in titles.take(pa.array(rows)).to_pylist() if text]
+    words = [set(_words(text)) for text in texts]
+    here = Counter(word for some in words for word in some)
+    # Share here over share everywhere, both smoothed, times how much of this group it covers: rare words explain nothing.
+    weight = {
+        word: count / len(words) * np.log(((count + 1) / (len(words) + 2)) / ((usual[word] + 1) / (total + 2)))
+        for word, count in here.items()
+        if count > 1 or len(words) == 1
+    }
+    best = [word for word, value in sorted(weight.items(), key=lambda pair: (-pair[1], pair[0])) if value > 0][:5]
+    fit = [sum(weight.get(word, 0.0) for word in some) for some in words]
+    order = sorted(range(len(texts)), key=lambda place: (-fit[place], place))
+    return best, list(dict.fromkeys(texts[place] for place in order))[:3]
+
+
+def _usual_words(version: CatalogueVersion, titles: pa.ChunkedArray) -> tuple[Counter[str], int]:
+    """In how many titles of a sample of the catalogue each word is."""
+    if "usual words" not in version.caches:
+        step = max(1, len(titles) // SAMPLE)
+        texts = titles.take(pa.array(np.arange(0, len(titles), step))).to_pylist()
+        counts = Counter(word for text in texts if text for word in set(_words(str(text))))
+        version.caches["usual words"] = counts, len(texts)
+    return version.caches["usual words"]
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[^\W_]+", text.lower()) if len(word) > 1 and not word.isdigit()]
+
+
+def _titles(version: CatalogueVersion) -> pa.ChunkedArray:
+    return version.table.column(title_column(version.table.schema))
+
+
+def _title(titles: pa.ChunkedArray, row: int) -> str:
+    return str(titles[row].as_py() or "")

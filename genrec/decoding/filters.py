@@ -1,0 +1,68 @@
+"""Filters: what a request says about items, as a bitmap over one version of the catalogue.
+
+In: a `Filter` in words. Out: which rows it keeps. A named filter is computed once per version; because rows are only ever
+appended, a new version costs the rows it added.
+
+Legend: `R` catalogue rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec.data.where import where_mask
+from genrec.decoding.allowed import Bitmap
+from genrec.decoding.live import CatalogueVersion
+
+
+@dataclass(frozen=True)
+class Filter:
+    """where: an expression over catalogue columns (see `genrec.data.where`). only_item_ids: nothing else may be returned.
+    exclude_item_ids: never returned. All that are given must hold."""
+
+    where: str | None = None
+    only_item_ids: tuple[str, ...] | None = None
+    exclude_item_ids: tuple[str, ...] = ()
+
+    def mask(self, version: CatalogueVersion, start: int = 0) -> np.ndarray:
+        """Which rows from `start` on it keeps: bool [R - start]. Ids must be known (-1 rows are ignored)."""
+        rows = len(version.live)
+        keep = np.ones(rows - start, bool)
+        if self.only_item_ids is not None:
+            keep[:] = False
+            keep[_from(version.rows(self.only_item_ids), start)] = True
+        keep[_from(version.rows(self.exclude_item_ids), start)] = False
+        if self.where is not None:
+            keep &= where_mask(version.table.slice(start), self.where)
+        return keep
+
+
+def _from(rows: np.ndarray, start: int) -> np.ndarray:
+    return rows[rows >= start] - start
+
+
+class PreparedFilter:
+    """A filter whose bitmap is kept from request to request, and brought up to date when the catalogue changed."""
+
+    def __init__(self, rule: Filter, version: CatalogueVersion) -> None:
+        self.rule = rule
+        self._mask = rule.mask(version)
+
+    def bitmap(self, version: CatalogueVersion) -> Bitmap:
+        """The live rows of `version` that the filter keeps."""
+        if self not in version.caches:
+            mask = self._mask
+            if len(mask) < len(version.live):
+                mask = np.concatenate([mask, self.rule.mask(version, len(mask))])
+                self._mask = mask  # one assignment: another thread sees the old mask or the new one
+            version.caches[self] = version.snapshot.bitmap(mask[: len(version.live)])
+        return version.caches[self]
+
+
+def intersection(bitmaps: Sequence[Bitmap]) -> Bitmap | None:
+    """Positions that are in all of them, None where there is none to intersect."""
+    result = None
+    for bitmap in bitmaps:
+        result = bitmap if result is None else result & bitmap
+    return result

@@ -1,0 +1,368 @@
+"""The live catalogue: items come, change and go while the recommender runs, without a new fit.
+
+    live = recommender.catalogue
+    live.add(pa.table({"item_id": ["B900"], "title": ["Night cream"]}))   # text -> vector -> codes -> can be found
+    live.replace(pa.table({"item_id": ["B900"], "price": [12.5]}))         # columns not named stay
+    live.remove(["B001"])                                                  # still fine inside histories
+    live.rollback(to=0)
+
+Every change makes a version, all of it or nothing; a search keeps the version it started with. Rows are only ever appended: a
+removed item keeps its row, so histories that hold it are read as before, and a replaced one gets a new row under its old id.
+What can be found is a set of rows. Those that the base index does not have are put into a small overlay, and `merge` builds a
+new base, in the background, once there are many.
+
+Legend: `R` rows so far, `n` new items, `L` levels, `D` vector width.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from genrec.codes import CodeTable
+from genrec.columns import ITEM_ID
+from genrec.data.catalogue import Catalogue, as_id_column, require_columns
+from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.overlay import Overlay
+from genrec.decoding.snapshot import Snapshot
+from genrec.embedding.fused import ItemEmbedder
+from genrec.embedding.text import render
+from genrec.errors import DataError, SettingError, UnknownItemError, nearest
+from genrec.tokenizers.base import ItemTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogueVersion:
+    """One state of the catalogue. number: 0 at first, +1 per change. table: [R] rows, also those removed. live: bool [R], what
+    can be found. moved: ids whose row is not the one of the first catalogue. hash: names the content and how it came about.
+    about: what the change was, for people.
+    """
+
+    number: int
+    table: pa.Table
+    snapshot: Snapshot
+    live: np.ndarray
+    moved: dict[str, int]
+    first_rows: dict[str, int]
+    hash: str
+    about: str
+    time: float
+
+    def __len__(self) -> int:
+        """Items that can be found."""
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        return int(self.live.sum())
+
+    def rows(self, item_ids: Iterable[str] | pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Row numbers of ids, removed items included: int64 [n], -1 for ids that never were."""
+        if isinstance(item_ids, (pa.Array, pa.ChunkedArray)):
+            coded = item_ids.cast(pa.string()).dictionary_encode()
+            coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+            return self.rows(coded.dictionary.to_pylist())[coded.indices.to_numpy(zero_copy_only=False)]
+        return np.array([self._row(str(item_id)) for item_id in item_ids], np.int64)
+
+    def _row(self, item_id: str) -> int:
+        row = self.moved.get(item_id)
+        return self.first_rows.get(item_id, -1) if row is None else row
+
+    def fields(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """The items' fields (id included) as dicts, one per row number."""
+        return self.table.take(pa.array(rows, pa.int64())).to_pylist()
+
+    @cached_property
+    def caches(self) -> dict[Any, Any]:
+        """What was prepared for this version (filters, groups), by whoever prepared it."""
+        return {}
+
+
+class LiveCatalogue:
+    """The current version and the few before it. Reading `current` is all a search needs; changes wait for one another."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        codes: CodeTable,
+        tie_rank: np.ndarray,
+        load_encoders: Callable[[], tuple[ItemEmbedder, ItemTokenizer]] | None = None,
+        index: CatalogueIndex | None = None,
+        *,
+        keep: int = 10,
+        merge_after: int = 10_000,
+    ) -> None:
+        """tie_rank: [R], order among items with the same codes; items added later come after them, in order of arrival.
+        load_encoders: what gives new items their codes, called when the first one comes. index: of this catalogue, if there
+        is one already. keep: versions to roll back to. merge_after: rows in the overlay, or removed from the base, after
+        which a new base is built in the background.
+        """
+        self.sizes, self.policy = codes.sizes, codes.policy
+        self._load_encoders, self.keep, self.merge_after = load_encoders, keep, merge_after
+        self._lock, self._merging = threading.RLock(), threading.Lock()
+        # Append-only and shared by all versions: a row never changes once it is written.
+        self._codes = np.ascontiguousarray(codes.codes, np.int32)
+        self._ranks = np.asarray(tie_rank, np.int64)
+        self._base = index or CatalogueIndex.build(codes.codes, codes.sizes, tie_rank)
+        self._in_base = np.ones(len(codes), bool)
+        live = np.ones(len(codes), bool)
+        snapshot = Snapshot(self._base, self._codes)
+        self._first_rows = dict(zip(catalogue.item_ids.tolist(), range(len(catalogue)), strict=True))
+        first = CatalogueVersion(
+            0, catalogue.table, snapshot, live, {}, self._first_rows, codes.hash, "as it was fitted", time.time()
+        )
+        self._versions = {0: first}
+        self.current = first
+
+    def versions(self) -> list[CatalogueVersion]:
+        """The versions that can be rolled back to, oldest first, the current one last."""
+        return list(self._versions.values())
+
+    def add(self, items: pa.Table, vectors: np.ndarray | None = None) -> CatalogueVersion:
+        """New items: a table with `item_id` and any of the catalogue's columns. An id that was removed may come back.
+
+        vectors: float32 [n, D], what the item tokenizer takes (default: made from the text). Raises `DataError`: ids that are
+        there already or named twice, columns that the catalogue does not have, no free code.
+        """
+        items = self._conform(items)
+        ids = items.column(ITEM_ID).to_pylist()
+        codes = self._encode(items, vectors)
+        with self._lock:
+            now = self.current
+            here = now.rows(ids)
+            taken = [i for i, row in zip(ids, here, strict=True) if row >= 0 and now.live[row]]
+            if taken:
+                raise DataError(
+                    f"add takes new items, got {len(taken)} that the catalogue has, for example {taken[0]!r}. Use replace."
+                )
+            return self._publish(items, self._resolve(ids, codes), np.zeros(0, np.int64), f"{len(ids)} added")
+
+    def remove(self, item_ids: Sequence[str]) -> CatalogueVersion:
+        """Never return these items again; histories that hold them are read as before. One removed already stays removed.
+
+        Raises `UnknownItemError` for ids that never were in the catalogue.
+        """
+        if isinstance(item_ids, str):
+            raise SettingError(f"remove takes a list of item ids, got the text {item_ids!r}. Write [{item_ids!r}].")
+        with self._lock:
+            rows = self._known(list(item_ids), "remove")
+            return self._publish(None, None, rows, f"{len(item_ids)} removed")
+
+    def replace(self, items: pa.Table) -> CatalogueVersion:
+        """New fields for items that are there; columns that `items` does not have keep their values.
+
+        An item whose text stays the same keeps its codes; another text may mean other codes.
+        """
+        given = [name for name in items.column_names if name != ITEM_ID]
+        items = self._conform(items)
+        ids = items.column(ITEM_ID).to_pylist()
+        with self._lock:
+            now = self.current
+            rows = self._known(ids, "replace")
+            gone = [i for i, row in zip(ids, rows, strict=True) if not now.live[row]]
+            if gone:
+                raise DataError(f"replace takes items that are in the catalogue, got {gone[0]!r}, which was removed. Use add.")
+            before = now.table.take(pa.array(rows))
+            after = before
+            for name in given:
+                after = after.set_column(after.column_names.index(name), name, items.column(name))
+            codes = self._codes[rows].copy()
+            moved = self._retold(before, after)
+            if len(moved):
+                encoded = self._encode(after.take(pa.array(moved)), None)
+                levels = encoded.shape[1]
+                other = (codes[moved, :levels] != encoded).any(axis=1)
+                moved, encoded = moved[other], encoded[other]
+                if len(moved):
+                    codes[moved] = self._resolve([ids[place] for place in moved], encoded)
+            return self._publish(after, codes, rows, f"{len(ids)} replaced, {len(moved)} of them with other codes")
+
+    def rollback(self, to: int) -> CatalogueVersion:
+        """The content of an earlier version, as a new version. Raises `SettingError` for one that is not kept."""
+        with self._lock:
+            if to not in self._versions:
+                raise SettingError(f"rollback takes a version that is kept, one of {list(self._versions)}, got {to!r}.")
+            old = self._versions[to]
+            live = np.zeros(len(self.current.live), bool)
+            live[: len(old.live)] = old.live
+            return self._swap(self.current.table, live, old.moved, f"rolled back to {to}", {"rollback": old.hash})
+
+    def merge(self) -> None:
+        """Build a new base index of what can be found now. What is recommended does not change; changes meanwhile are kept."""
+        with self._merging:
+            now = self.current
+            rows = np.flatnonzero(now.live)
+            base = CatalogueIndex.build(now.snapshot.codes[rows], self.sizes, self._ranks[rows], rows)
+            table = now.table.combine_chunks()  # every change left a piece
+            with self._lock:
+                latest = self.current
+                table = pa.concat_tables([table, latest.table.slice(len(now.live))])
+                in_base = np.zeros(len(latest.live), bool)
+                in_base[rows] = True
+                self._base, self._in_base = base, in_base
+                self._keep(self._version(latest.number, table, latest.live, latest.moved, latest.hash, latest.about))
+        log.info("Catalogue version %d merged: %d items in the base index", latest.number, len(base))
+
+    def _known(self, ids: list[str], verb: str) -> np.ndarray:
+        rows = self.current.rows(ids)
+        unknown = [i for i, row in zip(ids, rows, strict=True) if row < 0]
+        if unknown:
+            raise UnknownItemError(
+                f"{verb} takes items of the catalogue, got {len(unknown)} unknown ids, for example {unknown[0]!r}."
+            )
+        if len(set(ids)) != len(ids):
+            raise DataError(f"{verb} takes every item once, got an item id more than once.")
+        return rows
+
+    def _conform(self, items: pa.Table) -> pa.Table:
+        """`items` with exactly the catalogue's columns and types; missing columns are empty."""
+        if not isinstance(items, pa.Table):
+            raise DataError(
+                f"items must be an Arrow table, got {type(items).__name__}. pyarrow.Table has from_pylist and from_pandas."
+            )
+        require_columns(items, [ITEM_ID], "items")
+        if not items.num_rows:
+            raise DataError("items must have at least one row, got 0.")
+        schema = self.current.table.schema
+        for name in items.column_names:
+            if name not in schema.names:
+                raise DataError(
+                    f"The catalogue has no column {name!r}.{nearest(name, schema.names)} It has {', '.join(schema.names)}; "
+                    "drop or rename the others."
+                )
+        items = items.set_column(items.column_names.index(ITEM_ID), ITEM_ID, as_id_column(items.column(ITEM_ID), ITEM_ID))
+        if pc.count_distinct(items.column(ITEM_ID)).as_py() != items.num_rows:
+            raise DataError("Every item may be named once in one change, got an item id more than once.")
+        columns = []
+        for column in schema:
+            if column.name not in items.column_names:
+                columns.append(pa.nulls(items.num_rows, column.type))
+                continue
+            try:
+                columns.append(items.column(column.name).cast(column.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise DataError(
+                    f"Column {column.name!r} holds {column.type} in the catalogue, got {items.column(column.name).type} that "
+                    f"cannot become it: {error}"
+                ) from None
+        return pa.table(columns, schema=schema)
+
+    def _retold(self, before: pa.Table, after: pa.Table) -> np.ndarray:
+        """Places where the text that codes come from differs: int64."""
+        embedder, _ = self._encoders
+        texts = [render(Catalogue(table), embedder.template) for table in (before, after)]
+        return np.flatnonzero(np.array(texts[0], object) != np.array(texts[1], object))
+
+    def _encode(self, items: pa.Table, vectors: np.ndarray | None) -> np.ndarray:
+        """Codes before the collision policy: int32 [n, levels of the tokenizer]."""
+        embedder, tokenizer = self._encoders
+        if vectors is None:
+            vectors = embedder.encode(Catalogue(items))
+        if len(vectors) != items.num_rows:
+            raise DataError(f"vectors must have one row per item, {items.num_rows}, got {len(vectors)}.")
+        return tokenizer.encode(vectors)
+
+    @cached_property
+    def _encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
+        if self._load_encoders is None:
+            raise SettingError("This catalogue was opened without item tokenizer and embedder, so items get no new codes.")
+        return self._load_encoders()
+
+    def _resolve(self, ids: list[str], codes: np.ndarray) -> np.ndarray:
+        """Codes under the collision policy: the first free ordinal with "suffix", in the order of the items."""
+        if self.policy != "suffix":
+            return codes
+        index = self.current.snapshot.index
+        taken: list[set[int]] = [set() for _ in ids]
+        if len(index):
+            probe = torch.from_numpy(np.column_stack([codes, np.zeros(len(codes), np.int32)]).astype(np.int64))
+            above = index.walk(probe)[:, -2]
+            known = (above >= 0).nonzero().squeeze(1)
+            _, used, exists = index.expand(above[known].unsqueeze(0), index.levels - 1)
+            for place, numbers, real in zip(known.tolist(), used[0].tolist(), exists[0].tolist(), strict=True):
+                taken[place] = {number for number, is_real in zip(numbers, real, strict=True) if is_real}
+        given: dict[tuple[int, ...], set[int]] = {}
+        suffixes = np.empty(len(ids), np.int32)
+        for place, own in enumerate(map(tuple, codes.tolist())):
+            used_now = given.setdefault(own, taken[place])
+            suffix = next(number for number in range(len(used_now) + 1) if number not in used_now)
+            if suffix >= self.sizes[-1]:
+                raise DataError(
+                    f"Item {ids[place]!r} would be number {suffix + 1} with the same codes; the suffix level holds "
+                    f"{self.sizes[-1]}. Nothing was changed. Fit again with more levels or a larger codebook, or with "
+                    "collision_policy='shared'."
+                )
+            used_now.add(suffix)
+            suffixes[place] = suffix
+        return np.column_stack([codes, suffixes])
+
+    def _publish(self, items: pa.Table | None, codes: np.ndarray | None, gone: np.ndarray, about: str) -> CatalogueVersion:
+        """Append rows, take others out, and make it the current version."""
+        now = self.current
+        live, moved, table = now.live.copy(), now.moved, now.table
+        live[gone] = False
+        change: dict[str, Any] = {"gone": now.table.column(ITEM_ID).take(pa.array(gone)).to_pylist()}
+        if items is not None and codes is not None:
+            rows = len(live)
+            ids = items.column(ITEM_ID).to_pylist()
+            self._append(np.asarray(codes, np.int32), rows)
+            live = np.concatenate([live, np.ones(len(ids), bool)])
+            moved = moved | {item_id: rows + place for place, item_id in enumerate(ids)}
+            table = pa.concat_tables([table, items])
+            change |= {"items": items.to_pylist(), "codes": codes.tolist()}
+        return self._swap(table, live, moved, about, change)
+
+    def _append(self, codes: np.ndarray, rows: int) -> None:
+        """Write rows behind the `rows` in use. The buffers double when full; versions hold views of what they know."""
+        needed = rows + len(codes)
+        if needed > len(self._codes):
+            room = max(needed, 2 * rows) - len(self._codes)
+            self._codes = np.concatenate([self._codes, np.zeros((room, codes.shape[1]), np.int32)])
+            self._ranks = np.concatenate([self._ranks, np.zeros(room, np.int64)])
+        self._codes[rows:needed] = codes
+        self._ranks[rows:needed] = np.arange(rows, needed)
+
+    def _swap(
+        self, table: pa.Table, live: np.ndarray, moved: dict[str, int], about: str, change: dict[str, Any]
+    ) -> CatalogueVersion:
+        spelled = json.dumps(change, sort_keys=True, default=str)
+        name = hashlib.sha256(f"{self.current.hash}\0{spelled}".encode()).hexdigest()
+        self._in_base = np.concatenate([self._in_base, np.zeros(len(live) - len(self._in_base), bool)])
+        version = self._version(self.current.number + 1, table, live, moved, name, about)
+        self._keep(version)
+        overlay = int((live & ~self._in_base).sum()) + int((self._in_base & ~live).sum())
+        if overlay > self.merge_after and not self._merging.locked():
+            threading.Thread(target=self.merge, name="genrec-merge", daemon=True).start()
+        return version
+
+    def _version(
+        self, number: int, table: pa.Table, live: np.ndarray, moved: dict[str, int], name: str, about: str
+    ) -> CatalogueVersion:
+        rows = np.flatnonzero(live & ~self._in_base)
+        index: CatalogueIndex | Overlay = self._base
+        if len(rows):
+            delta = CatalogueIndex.build(self._codes[rows], self.sizes, self._ranks[rows], rows)
+            index = Overlay.join(self._base, delta) if len(self._base) else delta
+        some_gone = bool((self._in_base & ~live).any())
+        snapshot = Snapshot(index, self._codes[: len(live)], live if some_gone else None)
+        return CatalogueVersion(number, table, snapshot, live, moved, self._first_rows, name, about, time.time())
+
+    def _keep(self, version: CatalogueVersion) -> None:
+        """Make `version` the current one: one assignment, so that a reader sees the old one or the new one."""
+        kept = {**self._versions, version.number: version}
+        for number in list(kept)[: -self.keep]:
+            del kept[number]
+        self._versions = kept
+        self.current = version

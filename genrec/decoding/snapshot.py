@@ -1,0 +1,101 @@
+"""Snapshot: one version of a catalogue as the decoder sees it, and the rules that a request adds to it.
+
+In: an index, the tokens of every catalogue row, and which rows may be returned at all. Out: what one search needs. Both are
+immutable: a search keeps the snapshot it started with while the catalogue moves on.
+
+Legend: `R` catalogue rows (removed ones included: histories may hold them), `P` positions of the code order, `L` levels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from genrec.decoding.allowed import Allowed, Bitmap
+from genrec.decoding.beam import Index
+from genrec.decoding.diversity import Cap
+from genrec.decoding.index import CatalogueIndex
+
+# An exclusion list longer than this becomes part of a bitmap: a bit costs nothing per candidate, a list entry a comparison.
+LONGEST_LIST = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """index: over the rows that can be found; codes: int32 [R, L] of every row; live: bool [R] or None (all rows)."""
+
+    index: Index
+    codes: np.ndarray
+    live: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, codes: np.ndarray, sizes: tuple[int, ...], tie_rank: np.ndarray | None = None) -> "Snapshot":
+        """A catalogue that never changed. codes: int [R, L]."""
+        return cls(CatalogueIndex.build(codes, sizes, tie_rank), np.asarray(codes, np.int32))
+
+    @cached_property
+    def live_bitmap(self) -> Bitmap | None:
+        return None if self.live is None else self.bitmap(np.ones(len(self.live), bool))
+
+    def bitmap(self, mask: np.ndarray) -> Bitmap:
+        """The live rows of a bool mask [R], as a set of positions."""
+        if self.live is not None:
+            mask = mask & self.live
+        return Bitmap.from_mask(mask[self._rows_in_order], self.index.device)
+
+    @cached_property
+    def _rows_in_order(self) -> np.ndarray:
+        return self.index.rows_in_order.cpu().numpy()
+
+    def allowed(self, rules: "Rules", excluded: np.ndarray | None) -> Allowed:
+        """excluded: rows [B, E] that each user may not get besides, padded with -1, or None."""
+        bitmap = self.live_bitmap if rules.bitmap is None else rules.bitmap
+        places = None
+        if excluded is not None and (excluded >= 0).any():
+            flat = excluded.ravel()
+            known = flat >= 0
+            places = torch.full((flat.size,), -1, dtype=torch.int64)
+            rows = torch.from_numpy(flat[known]).to(self.index.device)
+            codes = torch.from_numpy(self.codes[flat[known]].astype(np.int64)).to(self.index.device)
+            places[torch.from_numpy(known)] = self.index.positions(rows, codes).cpu()
+            places = places.view(excluded.shape).to(self.index.device)
+        return Allowed.of(len(self.index), [] if bitmap is None else [bitmap], None, places)
+
+    def to(self, device: torch.device) -> "Snapshot":
+        """This snapshot with its index on `device`; made once per device."""
+        if self.index.device == device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = Snapshot(self.index.to(device), self.codes, self.live)
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, "Snapshot"]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """What one request asks for. bitmap: positions of its snapshot that may be returned (None: all that are live); excluded:
+    int64 [E], rows that may not; caps: at most so many items of one group."""
+
+    bitmap: Bitmap | None = None
+    excluded: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    caps: Sequence[Cap] = ()
+
+    @classmethod
+    def of(
+        cls, snapshot: Snapshot, only: np.ndarray | None = None, excluded: np.ndarray | None = None, caps: Sequence[Cap] = ()
+    ) -> "Rules":
+        """only: catalogue rows [n] (None: all); excluded: rows [n]. Long lists of excluded rows become part of the bitmap."""
+        excluded = np.zeros(0, np.int64) if excluded is None else np.unique(np.asarray(excluded, np.int64))
+        long = len(excluded) > LONGEST_LIST
+        if only is None and not long:
+            return cls(None, excluded, caps)
+        mask = np.full(len(snapshot.codes), only is None)
+        if only is not None:
+            mask[only] = True
+        mask[excluded] = False
+        return cls(snapshot.bitmap(mask), np.zeros(0, np.int64), caps)

@@ -1,0 +1,102 @@
+"""Small random worlds for the decoding tests: models of several families, catalogues, and scoring by brute force."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.snapshot import Snapshot
+from genrec.models.tokens import TokenLayout
+
+ALL = 4096  # a beam wider than any catalogue here
+MAX_HISTORY = 6
+FAMILIES = ("qwen3", "llama", "gpt2", "t5")
+
+
+@cache
+def make_model(family: str, vocabulary: int, seed: int) -> PreTrainedModel:
+    """A random model whose probabilities are far from uniform, so that wrong ones show."""
+    torch.manual_seed(seed)
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32}
+    if family == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, hidden_size=16, head_dim=8, max_position_embeddings=64,
+                                             tie_word_embeddings=True, **heads))  # fmt: skip
+    elif family == "llama":
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, hidden_size=16, max_position_embeddings=64, **heads))
+    elif family == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    else:
+        model = T5ForConditionalGeneration(T5Config(
+            vocab_size=vocabulary, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
+            relative_attention_num_buckets=8, relative_attention_max_distance=16))  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return model.eval()
+
+
+def make_ranker(
+    sizes: tuple[int, ...], codes: np.ndarray, seed: int = 0, family: str = "qwen3", snapshot: Snapshot | None = None, spare: int = 3
+) -> BeamRanker:
+    """spare: words of the vocabulary behind the codes, which take probability and never come back."""
+    layout = TokenLayout.from_scratch(sizes)
+    model = make_model(family, layout.vocabulary_size + spare, seed)
+    return BeamRanker(model, layout, snapshot or Snapshot.of(codes, sizes), ALL, MAX_HISTORY)
+
+
+def brute_force(ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+    """log P(codes | history) of every row by one full forward pass each, full softmax, no code of the search: [R]."""
+    codes = ranker.snapshot.codes if codes is None else codes
+    layout, model = ranker.layout, ranker.model
+    past = [layout.start, *layout.to_tokens(codes[history[-ranker.max_history :]]).reshape(-1)]
+    targets = torch.from_numpy(layout.to_tokens(codes))
+    with torch.no_grad():
+        if model.config.is_encoder_decoder:
+            written = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], dim=1)
+            logits = model(input_ids=torch.tensor([past] * len(targets)), decoder_input_ids=written).logits
+        else:
+            whole = torch.cat([torch.tensor([past] * len(targets)), targets], dim=1)
+            logits = model(whole).logits[:, len(past) - 1 : -1]
+    steps = logits.double().log_softmax(-1)
+    return steps.gather(-1, targets.unsqueeze(-1)).squeeze(-1).sum(1).numpy()
+
+
+@st.composite
+def catalogues(draw: st.DrawFn, most: int = 24) -> tuple[tuple[int, ...], np.ndarray]:
+    """Codes per level and the codes of the items, shared tuples included; 1 to 8 levels of different sizes."""
+    sizes = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4) | st.lists(st.integers(1, 3), min_size=5, max_size=8)))
+    items = draw(st.integers(1, most))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    return sizes, random.integers(0, sizes, (items, len(sizes)))
+
+
+def histories_for(draw: st.DrawFn, items: int) -> list[np.ndarray]:
+    """1 to 4 histories, empty ones and ones longer than the model reads included."""
+    lists = draw(st.lists(st.lists(st.integers(0, items - 1), max_size=MAX_HISTORY + 3), min_size=1, max_size=4))
+    return [np.array(h, np.int64) for h in lists]
+
+
+def assert_same_ranking(rows: np.ndarray, scores: np.ndarray, exact: np.ndarray, allowed: set[int]) -> None:
+    """`rows` is the ranking of `allowed` by `exact` up to ties within rounding, filled up with -1."""
+    found = rows[rows >= 0]
+    assert len(set(found.tolist())) == len(found), "no item twice"
+    assert set(found.tolist()) <= allowed, "nothing that is not allowed"
+    np.testing.assert_allclose(scores[rows >= 0], exact[found], atol=2e-4)
+    assert (np.diff(scores[rows >= 0]) <= 0).all(), "best first"
+    assert np.isneginf(scores[rows < 0]).all()
+    best = np.sort(exact[sorted(allowed)])[::-1][: len(rows)]
+    np.testing.assert_allclose(scores[rows >= 0], best, atol=2e-4, err_msg="the best ones, and as many as there are")
