@@ -49,9 +49,16 @@ def main() -> None:
     snapshot = Snapshot.of(codes, SIZES)
     rankers = {millions: make_ranker(millions, snapshot, arguments) for millions in arguments.weights}
     cells = [tuple(map(int, cell.split("x"))) for cell in arguments.cells]
-    histories = {users: Histories.from_lists(list(random.integers(0, len(codes), (users, arguments.history)))) for users, _ in cells}
+    histories = {
+        users: Histories.from_lists(list(random.integers(0, len(codes), (users, arguments.history)))) for users, _ in cells
+    }
     print(f"{len(codes)} items, {torch.get_num_threads()} threads, device {arguments.device}, {arguments.repeats} rounds")
-    tables = {"generate": against_generate, "constraint": cost_of_the_constraint, "filters": cost_of_filters, "profile": profile}
+    tables = {
+        "generate": against_generate,
+        "constraint": cost_of_the_constraint,
+        "filters": cost_of_filters,
+        "profile": profile,
+    }
     for name in arguments.tables:
         tables[name](rankers, histories, cells, random, arguments)
 
@@ -141,7 +148,10 @@ def cost_of_filters(rankers: dict, histories: dict, cells: list, random: np.rand
         prepared = snapshot.bitmap(where_mask(table, expression))
         gone = random.integers(0, rows, 20)
         for users, width in cells:
-            def ask(rules: Rules | None = None, seen: bool = False, r: BeamRanker = ranker, u: int = users, w: int = width) -> None:
+
+            def ask(
+                rules: Rules | None = None, seen: bool = False, r: BeamRanker = ranker, u: int = users, w: int = width
+            ) -> None:
                 r.rank(histories[u], 10, seen, rules, beam_width=w)
 
             plain = ask

@@ -128,7 +128,9 @@ class _Evaluation:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if pa.types.is_floating(column.type):  # pandas writes a missing number as NaN
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+            missing = pc.is_nan(column)
+            if pc.any(missing).as_py():
+                column = pc.if_else(missing, pa.scalar(None, column.type), column)
         return column
 
     def _truth(self, node: ast.expr, depth: int) -> Any:

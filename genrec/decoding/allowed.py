@@ -43,10 +43,7 @@ class Bitmap:
         return Bitmap._of(words, self.words.device)
 
     def __len__(self) -> int:
-        return int(self.ranks[-1] + POPULATION[self.words[-1].cpu().long()])
-
-
-POPULATION = torch.from_numpy(np.bitwise_count(np.arange(2**BITS, dtype=np.uint32)))
+        return int(self.ranks[-1]) + int(self.words[-1]).bit_count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +51,7 @@ class Allowed:
     """Which positions each user of a batch may get. The parts are optional and work together.
 
     words, ranks: int32 [F * (P // 16 + 1)], the bitmaps of `F` filters one after the other (None: everything is allowed);
-    offset: int64 [B], where each user's bitmap begins. excluded: int64 [B, E], positions that a user may not get although
+    offset: int64 [B], where each user's bitmap begins (None: all share the first). excluded: int64 [B, E], positions that a user may not get although
     the bitmap holds them, sorted, padded with P (None: none).
     """
 
@@ -72,53 +69,58 @@ class Allowed:
         excluded: Tensor | None = None,
     ) -> "Allowed":
         """positions: `P`. which: int64 [B], each user's bitmap (default: all share the first). excluded: int64 [B, E],
-        positions in any order, repeats allowed, -1 for none.
+        positions in any order, each once, -1 for none.
         """
         words = ranks = offset = None
         if bitmaps:
             words, ranks = torch.cat([b.words for b in bitmaps]), torch.cat([b.ranks for b in bitmaps])
             size = len(bitmaps[0].words)
-            offset = torch.zeros(1, dtype=torch.int64, device=words.device) if which is None else which * size
+            offset = None if which is None else which * size
         allowed = cls(words, ranks, offset)
         if excluded is None or not excluded.shape[1]:
             return allowed
-        places = torch.where(excluded < 0, positions, excluded).sort(dim=1).values
-        repeated = torch.zeros_like(places, dtype=torch.bool)
-        repeated[:, 1:] = places[:, 1:] == places[:, :-1]  # one named twice must be subtracted once
-        inside = (places < positions) & ~repeated
+        counted = excluded >= 0
         if words is not None:  # what the bitmap leaves out already must not be subtracted again
-            here = places.clamp(max=positions - 1)
-            inside = inside & (allowed.count(here, here + 1) > 0)
-        return cls(words, ranks, offset, torch.where(inside, places, positions).sort(dim=1).values)
+            counted = counted & allowed._has(excluded.clamp(min=0))
+        return cls(words, ranks, offset, torch.where(counted, excluded, positions).sort(dim=1).values)
 
     @property
     def everything(self) -> bool:
         return self.words is None and self.excluded is None
 
-    def count(self, start: Tensor, stop: Tensor) -> Tensor:
-        """Allowed positions in the intervals [start, stop), each int64 [B, ...]: int64 of the same shape."""
-        left = stop - start if self.words is None else self._rank(stop) - self._rank(start)
+    def before(self, position: Tensor) -> Tensor:
+        """Allowed positions before each position, int64 [B, ...] from 0 to `P`: int64 of the same shape."""
+        rank = position if self.words is None else self._rank(position)
         if self.excluded is None:
-            return left
-        flat = (len(start), -1)
-        below_stop = torch.searchsorted(self.excluded, stop.reshape(flat).contiguous())
-        below_start = torch.searchsorted(self.excluded, start.reshape(flat).contiguous())
-        return left - (below_stop - below_start).reshape(start.shape)
+            return rank
+        flat = position.reshape(len(position), -1)
+        return rank - torch.searchsorted(self.excluded, flat).view(position.shape)
+
+    def _word(self, position: Tensor) -> Tensor:
+        """The word of each position in its user's bitmap."""
+        word = position >> 4
+        return word if self.offset is None else word + self.offset.view(-1, *[1] * (position.ndim - 1))
+
+    def _has(self, position: Tensor) -> Tensor:
+        """Whether the bitmap holds each position."""
+        assert self.words is not None
+        return (self.words[self._word(position)] >> (position & 15)) & 1 > 0
 
     def _rank(self, position: Tensor) -> Tensor:
         """Set bits before each position, in its user's bitmap."""
         assert self.words is not None
         assert self.ranks is not None
-        assert self.offset is not None
-        word = (position >> 4) + self.offset.view(-1, *[1] * (position.ndim - 1))
-        before = self.words[word] & ((1 << (position & 15)) - 1)
-        return self.ranks[word] + _population(before.device)[before].long()
+        word = self._word(position)
+        below, population = _tables(position.device)
+        return self.ranks[word] + population[self.words[word] & below[position & 15]]
 
 
-_TABLES: dict[torch.device, Tensor] = {}
+_TABLES: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
 
-def _population(device: torch.device) -> Tensor:
+def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The bits below each bit of a word, int32 [16], and the number of set bits of every word, int32 [2^16]."""
     if device not in _TABLES:
-        _TABLES[device] = POPULATION.to(device)
+        population = torch.from_numpy(np.bitwise_count(np.arange(2**BITS, dtype=np.uint32)).astype(np.int32))
+        _TABLES[device] = torch.tensor([2**bit - 1 for bit in range(BITS)], dtype=torch.int32).to(device), population.to(device)
     return _TABLES[device]

@@ -66,11 +66,9 @@ def beam_search(
             order = nodes.argsort(dim=1)
             nodes, scores = nodes.gather(1, order), scores.gather(1, order)
             log_probs = log_probs.gather(1, order.unsqueeze(-1).expand_as(log_probs))
-        children, codes, alive = index.expand(nodes, level, static)
-        if not allowed.everything:
-            alive = alive & (index.count(children, level, allowed.count) > 0)
+        children, codes, below = index.expand(nodes, level, static, None if allowed.everything else allowed.before)
         grown = scores.unsqueeze(-1) + log_probs.gather(-1, codes)
-        grown = grown.masked_fill(~alive, -torch.inf).flatten(1)
+        grown = grown.masked_fill(below == 0, -torch.inf).flatten(1)
         if last:
             break
         scores, chosen = grown.topk(min(widths[level], grown.shape[1]), dim=1)

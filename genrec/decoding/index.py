@@ -24,6 +24,9 @@ from genrec.errors import BundleError, DataError
 
 LARGEST_SIZE = 65_536  # codes of a level: a code takes one byte up to 256, two up to here
 MOST_LEVELS = 8
+WALK_TOGETHER = 4096  # tuples looked up at once: each brings all siblings of its prefixes
+
+Before = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,26 +105,39 @@ class CatalogueIndex:
         first = self.first[level - 1]
         return first[nodes].long(), first[nodes + 1].long()
 
-    def expand(self, nodes: Tensor, level: int, static: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def expand(
+        self, nodes: Tensor, level: int, static: bool = False, before: Before | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The prefixes that are one code longer than `nodes` int64 [B, W], prefixes of length `level` (0: the root).
 
-        Returns (prefix ids int64 [B, W, C], their last codes int64 [B, W, C], exists bool [B, W, C]); where nothing exists,
-        ids and codes are those of some prefix. `static`: `C` does not depend on `nodes`, nothing is read back to the host.
+        before: how many allowed items stand before each position int64 [B, ...] of the code order (`Allowed.before`; None:
+        everything is allowed). static: `C` does not depend on `nodes`, nothing is read back to the host.
+        Returns (prefix ids int64 [B, W, C], their last codes int64 [B, W, C], allowed items below int64 [B, W, C]); without
+        `before` the last is a bool [B, W, C], whether the prefix exists. Where nothing exists, ids and codes are some prefix's.
         """
+        ids, codes, exists, borders = self.siblings(nodes, level, static)
+        return ids, codes, exists if before is None else exists * self.between(borders, level, before)
+
+    def siblings(self, nodes: Tensor, level: int, static: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(prefix ids, last codes, exists) as `expand`, and the borders between the children, [B, W, C + 1]."""
         begin, end = self.children(nodes, level)
-        ids, exists = _ranges(begin, end, self.fanout[level] if static else None)
-        return ids, self.code[level][ids].long(), exists
+        widest = self.fanout[level] if static else int((end - begin).max())
+        borders = begin.unsqueeze(-1) + torch.arange(widest + 1, device=nodes.device)
+        exists = borders[..., :-1] < end.unsqueeze(-1)
+        borders.clamp_(max=len(self.code[level]))
+        ids = torch.where(exists, borders[..., :-1], 0)
+        return ids, self.code[level][ids].long(), exists, borders
 
-    def bounds(self, nodes: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """The interval of `items` below each prefix, at level `level` (any shape): start and stop, int64."""
-        start, stop = nodes, nodes + 1
+    def between(self, borders: Tensor, level: int, before: Before) -> Tensor:
+        """Allowed items of neighbouring prefixes: where one ends, the next begins, so one look per border counts them all."""
+        ranks = before(self.position(borders, level))
+        return ranks[..., 1:] - ranks[..., :-1]
+
+    def position(self, nodes: Tensor, level: int) -> Tensor:
+        """Where the items of each prefix begin in `items` (N for one past the last prefix): int64 of the shape of `nodes`."""
         for first in self.first[level:]:
-            start, stop = first[start], first[stop]
-        return start.long(), stop.long()
-
-    def count(self, nodes: Tensor, level: int, allowed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Items below each prefix that `allowed(start, stop)` counts, int64 of the shape of `nodes`."""
-        return allowed(*self.bounds(nodes, level))
+            nodes = first[nodes]
+        return nodes.long()
 
     def rows_at(self, positions: Tensor) -> Tensor:
         """Catalogue rows at positions of the code order (prefix ids of the last level): int64."""
@@ -129,55 +145,49 @@ class CatalogueIndex:
 
     def rows_below(self, node: int, level: int) -> Tensor:
         """Catalogue rows of all items below one prefix: int64."""
-        start, stop = self.bounds(torch.tensor(node, device=self.device), level)
-        return self.items[int(start) : int(stop)].long()
+        start, stop = self.position(torch.tensor([node, node + 1], device=self.device), level).tolist()
+        return self.items[start:stop].long()
 
     @property
     def rows_in_order(self) -> Tensor:
         """The catalogue row of every position: [N]."""
         return self.items
 
-    def walk(self, codes: Tensor) -> Tensor:
-        """Prefix ids of code tuples int64 [n, L]: int64 [n, L], -1 from the level on where the catalogue has no such prefix.
-
-        At the last level it is the first of the items that share the tuple.
+    def walk(self, codes: Tensor, levels: int | None = None) -> Tensor:
+        """Prefix ids of code tuples int64 [n, L], down to `levels`: int64 [n, levels], -1 from the level on where the catalogue
+        has no such prefix. At the last level it is the first of the items that share the tuple.
         """
-        found = torch.full_like(codes, -1)
+        levels = self.levels if levels is None else levels
+        if len(codes) > WALK_TOGETHER:
+            return torch.cat([self.walk(part, levels) for part in codes.split(WALK_TOGETHER)])
+        path = torch.full_like(codes[:, :levels], -1)
         if not len(self):
-            return found
+            return path
         node = torch.zeros_like(codes[:, 0])
         here = torch.ones_like(node, dtype=torch.bool)
-        for level in range(self.levels):
-            begin, end = self.children(node, level)
-            low = self._search(level, begin, end, codes[:, level])
-            node = low.clamp(max=len(self.code[level]) - 1)
-            here = here & (low < end) & (self.code[level][node] == codes[:, level])
-            node = torch.where(here, node, 0)
-            found[:, level] = torch.where(here, node, -1)
-        return found
-
-    def _search(self, level: int, low: Tensor, high: Tensor, code: Tensor) -> Tensor:
-        """The first of the sorted siblings [low, high) whose code is not below `code`, or `high`; all int64 [n]."""
-        for _ in range(max(1, self.fanout[level]).bit_length()):
-            middle = (low + high) // 2
-            below = (low < high) & (self.code[level][middle.clamp(max=len(self.code[level]) - 1)] < code)
-            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
-        return low
+        for level in range(levels):
+            ids, found, exists = self.expand(node.unsqueeze(0), level)
+            match = (found[0] == codes[:, level : level + 1]) & exists[0] & here.unsqueeze(-1)
+            here = match.any(-1)
+            node = ids[0].gather(-1, match.int().argmax(-1, keepdim=True)).squeeze(-1)
+            path[:, level] = torch.where(here, node, -1)
+        return path
 
     def positions(self, rows: Tensor, codes: Tensor) -> Tensor:
         """Where catalogue rows [n] with codes [n, L] stand in `items`: int64 [n], -1 for rows that are not in the index.
 
         Found through the tree, so that no second array of N numbers is kept.
         """
+        if len(rows) > WALK_TOGETHER:
+            parts = zip(rows.split(WALK_TOGETHER), codes.split(WALK_TOGETHER), strict=True)
+            return torch.cat([self.positions(*part) for part in parts])
         if not len(self) or not len(rows):
             return torch.full_like(rows, -1)
-        path = self.walk(codes)
-        start = path[:, -1].clamp(min=0)
-        parent = path[:, -2].clamp(min=0) if self.levels > 1 else torch.zeros_like(start)
-        end = self._search(self.levels - 1, start, self.children(parent, self.levels - 1)[1], codes[:, -1] + 1)
-        places, exists = _ranges(start, end.maximum(start + 1), None)
-        match = exists & (self.items[places] == rows.unsqueeze(-1)) & (path[:, -1:] >= 0)
-        return torch.where(match, places, -1).amax(-1)
+        last = self.levels - 1
+        parent = self.walk(codes, last)[:, -1] if last else torch.zeros_like(rows)
+        ids, _, exists = self.expand(parent.clamp(min=0).unsqueeze(0), last)
+        match = exists[0] & (self.items[ids[0]] == rows.unsqueeze(-1)) & (parent >= 0).unsqueeze(-1)
+        return torch.where(match, ids[0], -1).amax(-1)
 
     def save(self, path: Path, codes_hash: str) -> None:
         """Write a file that `load` maps into memory. `codes_hash` names the code table it was built from."""
@@ -205,15 +215,6 @@ class CatalogueIndex:
         sizes = tuple(int(size) for size in about["sizes"].split(","))
         code = [tensors[f"code_{level}"] for level in range(len(sizes))]
         return cls(sizes, tensors["items"], code, [tensors[f"first_{level}"] for level in range(len(sizes) - 1)])
-
-
-def _ranges(begin: Tensor, end: Tensor, widest: int | None) -> tuple[Tensor, Tensor]:
-    """All numbers of the ranges [begin, end), padded to the widest: (numbers [..., C], exists [..., C]), 0 in the padding."""
-    if widest is None:
-        widest = int((end - begin).max()) if begin.numel() else 0
-    numbers = begin.unsqueeze(-1) + torch.arange(widest, device=begin.device)
-    exists = numbers < end.unsqueeze(-1)
-    return torch.where(exists, numbers, 0), exists
 
 
 def _check(codes: np.ndarray, sizes: tuple[int, ...]) -> None:

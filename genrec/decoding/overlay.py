@@ -9,14 +9,13 @@ trees are joined once, when the overlay is made: for each prefix of the addition
 Legend: `B` users, `W` beams, `L` levels, `n_l` prefixes of the base at level l, `C` children at most.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from genrec.decoding.index import CatalogueIndex, _ranges
+from genrec.decoding.index import Before, CatalogueIndex
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +44,8 @@ class Overlay:
         for level in reversed(range(levels - 1)):
             path[:, level] = torch.searchsorted(delta.first[level].long(), path[:, level + 1].contiguous(), right=True) - 1
         codes = torch.stack([delta.code[level][path[:, level]].long() for level in range(levels)], dim=1)
-        known = base.walk(codes)
-        known[:, -1] = -1  # items are never twins: each is its own
+        known = torch.full_like(codes, -1)  # items are never twins: each is its own
+        known[:, :-1] = base.walk(codes, levels - 1)
         twins, owners, lone, lone_first = [], [], [], []
         for level in range(levels):
             twin = torch.full((len(delta.code[level]),), -1, dtype=torch.int64, device=device)
@@ -89,34 +88,43 @@ class Overlay:
             return self
         return Overlay.join(self.base.to(device), self.delta.to(device))
 
-    def expand(self, nodes: Tensor, level: int, static: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """As `CatalogueIndex.expand`: (prefix ids, their last codes, exists), each [B, W, C]."""
+    def expand(
+        self, nodes: Tensor, level: int, static: bool = False, before: Before | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `CatalogueIndex.expand`: (prefix ids, their last codes, allowed items below or exists), each [B, W, C]."""
         count = len(self.base.code[level - 1]) if level else 1
-        ids, codes, exists = self.base.expand(nodes.clamp(max=count - 1), level, static)
-        exists = exists & (nodes < count).unsqueeze(-1)
+        ids, codes, below, borders = self.base.siblings(nodes.clamp(max=count - 1), level, static)
+        below = below & (nodes < count).unsqueeze(-1)
+        if before is not None:  # a prefix of the base may live on in its additions alone
+            below = below * (self.base.between(borders, level, before) + self._added_below(ids, level, before))
         owner = self._in_delta(nodes, level - 1) if level else torch.zeros_like(nodes)
         first = self.lone_first[level]
         begin = torch.where(owner < 0, 0, first[owner.clamp(min=0)])
         end = torch.where(owner < 0, 0, first[owner.clamp(min=0) + 1])
-        places, more = _ranges(begin, end, self._most_lone[level] if static else None)
-        if not places.shape[-1]:
-            return ids, codes, exists
-        added = self.lone[level][places]
-        ids = torch.cat([ids, added + len(self.base.code[level])], dim=-1)
-        codes = torch.cat([codes, self.delta.code[level][added].long()], dim=-1)
-        exists = torch.cat([exists, more], dim=-1)
+        widest = self._most_lone[level] if static else int((end - begin).max())
+        if not widest:
+            return ids, codes, below
+        places = begin.unsqueeze(-1) + torch.arange(widest, device=nodes.device)
+        more = places < end.unsqueeze(-1)
+        added = self.lone[level][torch.where(more, places, 0)]
+        added_codes = self.delta.code[level][added].long()
+        added_below = more if before is None else self._items_of(added, level, before) * more
+        added = added + len(self.base.code[level])
+        ids, codes = torch.cat([ids, added], dim=-1), torch.cat([codes, added_codes], dim=-1)
+        below = torch.cat([below, added_below], dim=-1)
         # In code order again, additions after what was there: ties are broken as in an index built anew.
-        order = torch.where(exists, codes, self.sizes[level]).argsort(dim=-1, stable=True)
-        return ids.gather(-1, order), codes.gather(-1, order), exists.gather(-1, order)
+        order = torch.where(below > 0, codes, self.sizes[level]).argsort(dim=-1, stable=True)
+        return ids.gather(-1, order), codes.gather(-1, order), below.gather(-1, order)
 
-    def count(self, nodes: Tensor, level: int, allowed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Items below each prefix that `allowed(start, stop)` counts, int64 of the shape of `nodes`."""
-        known = len(self.base.code[level])
-        start, stop = self.base.bounds(nodes.clamp(max=known - 1), level)
-        in_base = torch.where(nodes < known, allowed(start, stop), 0)
+    def _added_below(self, nodes: Tensor, level: int, before: Before) -> Tensor:
+        """Allowed additions below prefixes of the base: int64 of the shape of `nodes`."""
         owner = self._in_delta(nodes, level)
-        start, stop = self.delta.bounds(owner.clamp(min=0), level)
-        return in_base + torch.where(owner >= 0, allowed(start + len(self.base), stop + len(self.base)), 0)
+        return torch.where(owner >= 0, self._items_of(owner.clamp(min=0), level, before), 0)
+
+    def _items_of(self, owners: Tensor, level: int, before: Before) -> Tensor:
+        """Allowed additions below prefixes of the delta: int64 of the shape of `owners`."""
+        start, stop = self.delta.position(owners, level), self.delta.position(owners + 1, level)
+        return before(stop + len(self.base)) - before(start + len(self.base))
 
     def _in_delta(self, nodes: Tensor, level: int) -> Tensor:
         """Ids of prefixes among the additions, -1 for those that no addition has: int64 of the shape of `nodes`."""
@@ -144,10 +152,10 @@ class Overlay:
         """The catalogue row of every position: [N]."""
         return torch.cat([self.base.items, self.delta.items])
 
-    def walk(self, codes: Tensor) -> Tensor:
-        """As `CatalogueIndex.walk`: prefix ids of code tuples, -1 where there is no such prefix, int64 [n, L]."""
-        before, after = self.base.walk(codes), self.delta.walk(codes)
-        known = torch.tensor([len(code) for code in self.base.code], device=self.device)
+    def walk(self, codes: Tensor, levels: int | None = None) -> Tensor:
+        """As `CatalogueIndex.walk`: prefix ids of code tuples, -1 where there is no such prefix, int64 [n, levels]."""
+        before, after = self.base.walk(codes, levels), self.delta.walk(codes, levels)
+        known = torch.tensor([len(code) for code in self.base.code], device=self.device)[: before.shape[1]]
         return torch.where(before >= 0, before, torch.where(after >= 0, after + known, -1))
 
     def positions(self, rows: Tensor, codes: Tensor) -> Tensor:

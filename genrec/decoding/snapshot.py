@@ -53,14 +53,13 @@ class Snapshot:
         """excluded: rows [B, E] that each user may not get besides, padded with -1, or None."""
         bitmap = self.live_bitmap if rules.bitmap is None else rules.bitmap
         places = None
-        if excluded is not None and (excluded >= 0).any():
-            flat = excluded.ravel()
-            known = flat >= 0
-            places = torch.full((flat.size,), -1, dtype=torch.int64)
-            rows = torch.from_numpy(flat[known]).to(self.index.device)
-            codes = torch.from_numpy(self.codes[flat[known]].astype(np.int64)).to(self.index.device)
-            places[torch.from_numpy(known)] = self.index.positions(rows, codes).cpu()
-            places = places.view(excluded.shape).to(self.index.device)
+        if excluded is not None and len(self.index) and (excluded >= 0).any():
+            rows = np.sort(excluded, axis=1)
+            rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # one named twice must be subtracted once
+            device, flat = self.index.device, rows.ravel()
+            wanted = torch.from_numpy(flat).to(device)
+            codes = torch.from_numpy(self.codes[np.maximum(flat, 0)].astype(np.int64)).to(device)
+            places = torch.where(wanted < 0, -1, self.index.positions(wanted, codes)).view(rows.shape)
         return Allowed.of(len(self.index), [] if bitmap is None else [bitmap], None, places)
 
     def to(self, device: torch.device) -> "Snapshot":
