@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,9 +87,9 @@ def against_generate(rankers: dict, histories: dict, cells: list, random: np.ran
         trie = trie or build_trie(tokens)
         row_of = row_of or {tuple(item): row for row, item in enumerate(tokens.tolist())}
         for users, width in cells:
-            ours = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)[0]  # noqa: E731
-            theirs = lambda r=ranker, u=users, w=width: with_generate(r, trie, row_of, histories[u], w)  # noqa: E731
-            found, expected = ours(), theirs()  # the first round warms up
+            ours = partial(ranker.rank, histories[users], 10, False, beam_width=width)
+            theirs = partial(with_generate, ranker, trie, row_of, histories[users], width)
+            (found, _), expected = ours(), theirs()  # the first round warms up
             mine, other = in_turns([ours, theirs], arguments.generate_repeats)
             overlap = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), expected, strict=True)])
             print(
@@ -108,7 +109,7 @@ class NoConstraint:
     def __len__(self) -> int:
         return len(self.index)
 
-    def expand(self, nodes: Tensor, level: int, static: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def expand(self, nodes: Tensor, level: int, static: bool = False, before: None = None) -> tuple[Tensor, Tensor, Tensor]:
         codes = torch.arange(self.sizes[level], device=nodes.device).expand(*nodes.shape, -1)
         return codes, codes, torch.ones_like(codes, dtype=torch.bool)
 
@@ -124,8 +125,8 @@ def cost_of_the_constraint(rankers: dict, histories: dict, cells: list, random: 
         snapshot = ranker.snapshot
         free = Snapshot(NoConstraint(snapshot.index), snapshot.codes)  # type: ignore[arg-type]
         for users, width in cells:
-            with_tree = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)  # noqa: E731
-            without = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w, snapshot=free)  # noqa: E731
+            with_tree = partial(ranker.rank, histories[users], 10, False, beam_width=width)
+            without = partial(with_tree, snapshot=free)
             for _ in range(3):
                 with_tree(), without()
             mine, other = in_turns([with_tree, without], arguments.repeats * 3)
@@ -142,21 +143,20 @@ def cost_of_filters(rankers: dict, histories: dict, cells: list, random: np.rand
     print("| --- | --- | --- | --- | --- | --- |")
     for millions, ranker in rankers.items():
         snapshot = ranker.snapshot
-        rows = len(snapshot.codes)
-        table = pa.table({"price": random.uniform(1, 100, rows), "category": random.choice(["a", "b", "c", "d"], rows)})
-        expression = 'price < 50 and category != "a"'
-        prepared = snapshot.bitmap(where_mask(table, expression))
-        gone = random.integers(0, rows, 20)
+        rows, texts = len(snapshot.codes), {}
+        table = pa.table(
+            {
+                "price": random.uniform(1, 100, rows),
+                "category": random.choice(["Skin Care", "Hair Care", "Makeup", "Tools"], rows),
+            }
+        )
+        expression = 'price < 50 and category != "Makeup"'
+        prepared, gone = snapshot.bitmap(where_mask(table, expression)), random.integers(0, rows, 20)
+        by_text = partial(from_text, snapshot, table, expression, texts, gone)
+        by_bitmap = partial(Rules, prepared, gone)
         for users, width in cells:
-
-            def ask(
-                rules: Rules | None = None, seen: bool = False, r: BeamRanker = ranker, u: int = users, w: int = width
-            ) -> None:
-                r.rank(histories[u], 10, seen, rules, beam_width=w)
-
-            plain = ask
-            by_where = lambda: ask(Rules(snapshot.bitmap(where_mask(table, expression)), gone))  # noqa: E731
-            by_name = lambda: ask(Rules(prepared, gone))  # noqa: E731
+            plain = partial(ranker.rank, histories[users], 10, False, beam_width=width)
+            by_where, by_name = partial(filtered, plain, by_text), partial(filtered, plain, by_bitmap)
             for call in (plain, by_where, by_name):
                 call()
             base, where, named = in_turns([plain, by_where, by_name], arguments.repeats * 3)
@@ -167,6 +167,15 @@ def cost_of_filters(rankers: dict, histories: dict, cells: list, random: np.rand
             )
 
 
+def filtered(rank: Callable[..., Any], make_rules: Callable[[], Rules]) -> None:
+    """A request brings its rules: making them is part of its time."""
+    rank(rules=make_rules())
+
+
+def from_text(snapshot: Snapshot, table: pa.Table, expression: str, texts: dict, gone: np.ndarray) -> Rules:
+    return Rules(snapshot.bitmap(where_mask(table, expression, texts)), gone)
+
+
 def profile(rankers: dict, histories: dict, cells: list, random: np.random.Generator, arguments: Any) -> None:
     """Where the time of a search goes."""
     from genrec.decoding import beam, steps
@@ -175,12 +184,13 @@ def profile(rankers: dict, histories: dict, cells: list, random: np.random.Gener
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for millions, ranker in rankers.items():
         for users, width in cells:
-            ask = lambda r=ranker, u=users, w=width: r.rank(histories[u], 10, False, beam_width=w)  # noqa: E731
+            ask = partial(ranker.rank, histories[users], 10, False, beam_width=width)
             ask()
             parts = [
                 share_inside(owner, name, ask, arguments.repeats)
                 for owner, name in [
-                    (beam, "start"), (steps.CausalSteps, "advance"), (steps.Head, "log_probs"), (ranker.snapshot.index, "expand"),
+                    (beam, "start"), (steps.CausalSteps, "advance"), (steps.Head, "log_probs"),
+                    (ranker.snapshot.index, "expand"),
                 ]
             ]  # fmt: skip
             shares = " | ".join(f"{100 * part:.0f} %" for part in [*parts, 1 - sum(parts)])

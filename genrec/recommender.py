@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from genrec.bundle import INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
-from genrec.data.where import where_mask
 from genrec.decoding.diversity import Cap, Groups
 from genrec.decoding.explain import Explanation, explain
 from genrec.decoding.filters import Filter, PreparedFilter, intersection
@@ -205,7 +204,7 @@ class Recommender:
             if only is not None:
                 mask[only] = True
             if asked.where is not None:
-                mask &= where_mask(version.table, asked.where)
+                mask &= version.where(asked.where)
             if len(excluded) > LONGEST_LIST:
                 mask[excluded] = False
                 excluded = excluded[:0]

@@ -35,10 +35,14 @@ _ARITHMETIC: dict[type, Callable] = {ast.Add: pc.add, ast.Sub: pc.subtract, ast.
 _QUOTED = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`([^`]+)`""")
 
 
-def where_mask(table: pa.Table, expression: str) -> np.ndarray:
-    """Rows of `table` that satisfy `expression`: bool [rows]. Raises `SettingError` saying what is wrong with it."""
+def where_mask(table: pa.Table, expression: str, encoded: dict[str, pa.DictionaryArray | None] | None = None) -> np.ndarray:
+    """Rows of `table` that satisfy `expression`: bool [rows]. Raises `SettingError` saying what is wrong with it.
+
+    encoded: a dict to keep for the next expression over the same table. Text columns of few values are put there as
+    dictionaries, so that later texts are compared once per value, not once per row.
+    """
     tree, names = _parse(expression)
-    result = _Evaluation(table, names, expression).of(tree, 0)
+    result = _Evaluation(table, names, expression, encoded).of(tree, 0)
     kind = result.type
     if not pa.types.is_boolean(kind):
         raise SettingError(f"where must be true or false for every item, got {kind} values from {expression!r}. {_EXAMPLE}")
@@ -74,8 +78,14 @@ def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
 
 
 class _Evaluation:
-    def __init__(self, table: pa.Table, names: dict[str, str], expression: str) -> None:
-        self.table, self.names, self.expression = table, names, expression
+    def __init__(
+        self,
+        table: pa.Table,
+        names: dict[str, str],
+        expression: str,
+        encoded: dict[str, pa.DictionaryArray | None] | None = None,
+    ) -> None:
+        self.table, self.names, self.expression, self.encoded = table, names, expression, encoded
 
     def of(self, node: ast.expr, depth: int) -> Any:
         """The value of a part: an Arrow array or scalar."""
@@ -105,6 +115,10 @@ class _Evaluation:
                 if isinstance(op, ast.Div):
                     b = self._call(lambda x: x.cast(pa.float64()), node, b)  # 1 / 2 is a half; by 0 is infinite, no error
                 return self._call(_ARITHMETIC[type(op)], node, a, b)
+            case ast.Compare() | ast.Call() if (column := self._encoded(node)) is not None:
+                name, values = column
+                one_each = pa.table({name: values.dictionary})
+                return pc.take(_Evaluation(one_each, self.names, self.expression).of(node, depth), values.indices)
             case ast.Compare(left=left, ops=ops, comparators=rights):
                 parts = [left, *rights]
                 steps = [self._compare(op, a, b, node, deeper) for op, a, b in zip(ops, parts, rights, strict=False)]
@@ -132,6 +146,24 @@ class _Evaluation:
             if pc.any(missing).as_py():
                 column = pc.if_else(missing, pa.scalar(None, column.type), column)
         return column
+
+    def _encoded(self, node: ast.expr) -> tuple[str, pa.DictionaryArray] | None:
+        """The one column that `node` looks at and its dictionary, where it is a text of few values and not asked for None."""
+        if self.encoded is None:
+            return None
+        below = list(ast.walk(node))
+        names = {part.id for part in below if isinstance(part, ast.Name)} - {"contains"}
+        if len(names) != 1 or any(isinstance(part, (ast.Is, ast.IsNot)) for part in below):
+            return None
+        name = self.names.get(*names, *names)
+        if name not in self.encoded:
+            if name not in self.table.column_names or not is_text(self.table.column(name).type):
+                return None
+            values = pc.dictionary_encode(self.table.column(name).combine_chunks())
+            values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+            self.encoded[name] = values if 4 * len(values.dictionary) < len(values) else None
+        values = self.encoded[name]
+        return None if values is None else (name, values)
 
     def _truth(self, node: ast.expr, depth: int) -> Any:
         value = self.of(node, depth)

@@ -51,8 +51,8 @@ class Allowed:
     """Which positions each user of a batch may get. The parts are optional and work together.
 
     words, ranks: int32 [F * (P // 16 + 1)], the bitmaps of `F` filters one after the other (None: everything is allowed);
-    offset: int64 [B], where each user's bitmap begins (None: all share the first). excluded: int64 [B, E], positions that a user may not get although
-    the bitmap holds them, sorted, padded with P (None: none).
+    offset: int64 [B], where each user's bitmap begins (None: all share the first). excluded: int64 [B, E], positions that a
+    user may not get although the bitmap holds them, sorted, padded with P (None: none).
     """
 
     words: Tensor | None = None

@@ -24,6 +24,7 @@ from genrec.errors import BundleError, DataError
 
 LARGEST_SIZE = 65_536  # codes of a level: a code takes one byte up to 256, two up to here
 MOST_LEVELS = 8
+NOWHERE = 2**31  # above every prefix id
 WALK_TOGETHER = 4096  # tuples looked up at once: each brings all siblings of its prefixes
 
 Before = Callable[[Tensor], Tensor]
@@ -135,7 +136,17 @@ class CatalogueIndex:
 
     def position(self, nodes: Tensor, level: int) -> Tensor:
         """Where the items of each prefix begin in `items` (N for one past the last prefix): int64 of the shape of `nodes`."""
+        if level == 0:  # asked for all children of the root at once, by every search
+            return self._root_positions[nodes]
         for first in self.first[level:]:
+            nodes = first[nodes]
+        return nodes.long()
+
+    @cached_property
+    def _root_positions(self) -> Tensor:
+        """Where the items of each prefix of one code begin, and N: int64 [n_0 + 1]."""
+        nodes = torch.arange(len(self.code[0]) + 1, device=self.device)
+        for first in self.first:
             nodes = first[nodes]
         return nodes.long()
 
@@ -160,18 +171,16 @@ class CatalogueIndex:
         levels = self.levels if levels is None else levels
         if len(codes) > WALK_TOGETHER:
             return torch.cat([self.walk(part, levels) for part in codes.split(WALK_TOGETHER)])
-        path = torch.full_like(codes[:, :levels], -1)
-        if not len(self):
-            return path
-        node = torch.zeros_like(codes[:, 0])
-        here = torch.ones_like(node, dtype=torch.bool)
+        if not len(self) or not levels:
+            return torch.full_like(codes[:, :levels], -1)
+        path, node = [], torch.zeros_like(codes[:, 0])
         for level in range(levels):
-            ids, found, exists = self.expand(node.unsqueeze(0), level)
-            match = (found[0] == codes[:, level : level + 1]) & exists[0] & here.unsqueeze(-1)
-            here = match.any(-1)
-            node = ids[0].gather(-1, match.int().argmax(-1, keepdim=True)).squeeze(-1)
-            path[:, level] = torch.where(here, node, -1)
-        return path
+            ids, found, exists, _ = self.siblings(node, level, False)
+            match = exists & (found == codes[:, level : level + 1])
+            path.append(torch.where(match, ids, NOWHERE).amin(-1))
+            node = path[-1].clamp(max=len(self.code[level]) - 1)  # somewhere, so that the loop has one form
+        walked = torch.stack(path, dim=1)
+        return torch.where(walked.cummax(1).values < NOWHERE, walked, -1)
 
     def positions(self, rows: Tensor, codes: Tensor) -> Tensor:
         """Where catalogue rows [n] with codes [n, L] stand in `items`: int64 [n], -1 for rows that are not in the index.
@@ -185,9 +194,10 @@ class CatalogueIndex:
             return torch.full_like(rows, -1)
         last = self.levels - 1
         parent = self.walk(codes, last)[:, -1] if last else torch.zeros_like(rows)
-        ids, _, exists = self.expand(parent.clamp(min=0).unsqueeze(0), last)
-        match = exists[0] & (self.items[ids[0]] == rows.unsqueeze(-1)) & (parent >= 0).unsqueeze(-1)
-        return torch.where(match, ids[0], -1).amax(-1)
+        ids, _, exists, _ = self.siblings(parent.clamp(min=0), last, False)
+        # A row is where it is only once, so below a parent that is not its own it is not found.
+        match = exists & (self.items[ids] == rows.unsqueeze(-1))
+        return torch.where(match, ids, -1).amax(-1)
 
     def save(self, path: Path, codes_hash: str) -> None:
         """Write a file that `load` maps into memory. `codes_hash` names the code table it was built from."""

@@ -32,6 +32,7 @@ import torch
 from genrec.codes import CodeTable
 from genrec.columns import ITEM_ID
 from genrec.data.catalogue import Catalogue, as_id_column, require_columns
+from genrec.data.where import where_mask
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.snapshot import Snapshot
@@ -83,6 +84,10 @@ class CatalogueVersion:
     def fields(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """The items' fields (id included) as dicts, one per row number."""
         return self.table.take(pa.array(rows, pa.int64())).to_pylist()
+
+    def where(self, expression: str) -> np.ndarray:
+        """Rows that satisfy an expression, removed ones included: bool [R] (see `genrec.data.where`)."""
+        return where_mask(self.table, expression, self.caches.setdefault("texts", {}))
 
     @cached_property
     def caches(self) -> dict[Any, Any]:

@@ -81,14 +81,16 @@ class BeamRanker:
         # Histories of one length together: little padding.
         order = np.argsort(-np.minimum(histories.lengths, self.max_history), kind="stable")
         was_training = self.model.training
-        self.model.eval()
+        if was_training:  # walking through all modules takes a millisecond
+            self.model.eval()
         batches = np.array_split(order, -(-len(order) // self._batch_size(snapshot, widths)))
         with tqdm(total=len(order), desc=f"Ranking with {self.name}", disable=not progress, leave=False) as bar:
             for batch in batches:
                 full = [histories[user] for user in batch]
                 rows[batch], scores[batch] = self._rank_batch(full, k, exclude_seen, rules, widths, snapshot)
                 bar.update(len(batch))
-        self.model.train(was_training)
+        if was_training:
+            self.model.train()
         return rows, scores
 
     def _rank_batch(
