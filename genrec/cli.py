@@ -115,6 +115,11 @@ def _add_recommend(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--beam-width", type=int, metavar="W")
     verb.add_argument("--exclude-item-ids", metavar="ID,ID,...", default="", help="never return these")
     verb.add_argument("--only-item-ids", metavar="ID,ID,...", help="return nothing else")
+    verb.add_argument("--where", metavar="RULE", help="""only items that fit, such as 'price < 20 and brand != "Acme"'""")
+    verb.add_argument(
+        "--max-per", action="append", default=[], metavar="COLUMN=N", help="at most N items of one value (repeat the flag)"
+    )
+    verb.add_argument("--explain", action="store_true", help="say why, for every item of every --history")
     seen = verb.add_mutually_exclusive_group()
     seen.add_argument("--exclude-seen", action="store_const", const=True, dest="exclude_seen", help="leave out what a user had")
     seen.add_argument("--include-seen", action="store_const", const=False, dest="exclude_seen")
@@ -202,7 +207,14 @@ def _recommend(args: argparse.Namespace) -> int:
         "k": args.k, "beam_width": args.beam_width, "exclude_seen": args.exclude_seen, "unsupported": args.unsupported,
         "exclude_item_ids": _ids(args.exclude_item_ids),
         "only_item_ids": None if args.only_item_ids is None else _ids(args.only_item_ids),
+        "where": args.where, "max_per": dict(map(_cap, args.max_per)),
     }  # fmt: skip
+    if args.explain:
+        if args.interactions or args.out:
+            raise SettingError("--explain prints; it goes with --history, without --interactions and --out.")
+        for user, items in enumerate(recommender.recommend(histories, explain=True, **options), 1):
+            print(f"user {user}", *(f"{item.rank:>4}  {item.explanation}" for item in items), sep="\n")
+        return 0
     if args.interactions:
         table = recommender.recommend_df(events, **options)
     else:
@@ -257,6 +269,13 @@ def _print_table(table: Any) -> None:
         print("Nothing is allowed: no recommendations.")
 
 
+def _cap(text: str) -> tuple[str, int]:
+    column, _, most = text.rpartition("=")
+    if not column or not most.isdecimal():
+        raise SettingError(f"--max-per must be COLUMN=N, such as brand=2, got {text!r}.")
+    return column, int(most)
+
+
 def _ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -308,6 +327,7 @@ _EXAMPLES = """examples:
   genrec recommend runs/shop --history B001,B002
   genrec recommend runs/shop --interactions events.csv --user U17 -k 5
   genrec recommend runs/shop --interactions events.csv --out recommendations.parquet
+  genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain
 """
 
 VERBS: dict[str, tuple[Any, Any, str]] = {

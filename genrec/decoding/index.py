@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -216,11 +216,12 @@ class CatalogueIndex:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BundleError(f"The catalogue index {path} cannot be read: {error} Copy the bundle again.") from None
-        if about["codes"] != codes_hash:
+        built_from = (about or {}).get("codes", "?")
+        if built_from != codes_hash:
             raise BundleError(
-                f"{path} was built from code table {about['codes'][:12]}, the bundle has {codes_hash[:12]}. Copy it again."
+                f"{path} was built from code table {built_from[:12]}, the bundle has {codes_hash[:12]}. Copy it again."
             )
         sizes = tuple(int(size) for size in about["sizes"].split(","))
         code = [tensors[f"code_{level}"] for level in range(len(sizes))]

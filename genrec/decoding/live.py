@@ -291,10 +291,10 @@ class LiveCatalogue:
             return codes
         index = self.current.snapshot.index
         taken: list[set[int]] = [set() for _ in ids]
-        if len(index):
-            probe = torch.from_numpy(np.column_stack([codes, np.zeros(len(codes), np.int32)]).astype(np.int64))
-            above = index.walk(probe)[:, -2]
-            known = (above >= 0).nonzero().squeeze(1)
+        probe = torch.from_numpy(np.column_stack([codes, np.zeros(len(codes), np.int32)]).astype(np.int64))
+        above = index.walk(probe)[:, -2]
+        known = (above >= 0).nonzero().squeeze(1)
+        if len(known):
             _, used, exists = index.expand(above[known].unsqueeze(0), index.levels - 1)
             for place, numbers, real in zip(known.tolist(), used[0].tolist(), exists[0].tolist(), strict=True):
                 taken[place] = {number for number, is_real in zip(numbers, real, strict=True) if is_real}
