@@ -100,6 +100,9 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--beam-width", type=int, metavar="W")
     verb.add_argument("--max-questions", type=int, default=0, metavar="N", help="draw this many questions; 0 for all")
     verb.add_argument("--no-baselines", action="store_true", help="only the model")
+    verb.add_argument(
+        "--illegal-rate", action="store_true", help="also decode without the catalogue and say how much of it is no item"
+    )
     verb.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
 
 
@@ -170,9 +173,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     _quiet_transformers()
     _, events = _split_columns(args.columns)
     results = evaluate_bundle(
-        args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions, not args.no_baselines
-    )
+        args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
+        not args.no_baselines, args.illegal_rate,
+    )  # fmt: skip
     print(report_table(results))
+    if args.illegal_rate:
+        print(f"Without the catalogue, {results[0].illegal_rate:.2%} of the 10 best sequences are no item.")
     if args.json:
         args.json.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n", encoding="utf-8")
     return 0

@@ -5,11 +5,13 @@ same questions. Baselines are fitted on the training part of these events only.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
+from genrec.decoding.unconstrained import illegal_rate
 from genrec.errors import check_choice
 from genrec.evaluation.evaluate import Result, evaluate
 from genrec.fit import evaluate_baselines, split_histories
@@ -27,8 +29,10 @@ def evaluate_bundle(
     beam_width: int | None = None,
     max_questions: int = 0,
     baselines: bool = True,
+    unconstrained: bool = False,
 ) -> list[Result]:
     """Results of the model, then of the baselines. columns: genrec's name -> yours (None: as in the fit).
+    unconstrained: also decode once without the catalogue and report how many of the best 10 sequences were illegal.
 
     Says so when the events are not the ones of the fit: then the model may have trained on what it is asked.
     """
@@ -49,7 +53,10 @@ def evaluate_bundle(
         questions = questions.sample(max_questions, recipe.seed)
     ranker = recommender.ranker
     ranker.beam_width = beam_width or ranker.beam_width
+    result = evaluate(ranker, questions)
+    if unconstrained:
+        result = replace(result, illegal_rate=illegal_rate(ranker, questions.histories, progress=True).rate)
     return [
-        evaluate(ranker, questions),
+        result,
         *(evaluate_baselines(bundle.catalogue, split, recipe, questions) if baselines else []),
     ]

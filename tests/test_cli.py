@@ -113,6 +113,32 @@ def test_recommend_prints_and_writes(bundle: Path, tables: Path, tmp_path: Path,
     assert (tmp_path / "r.csv").read_text().startswith('"user_id","rank","item_id","score"')
 
 
+def test_recommend_takes_rules_and_says_why(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalogue = read_bundle(bundle).catalogue
+    history = ["--history", ",".join(catalogue.item_ids[:3])]
+    rules = ["--where", "price < 15", "--max-per", "brand=1", "-k", "4"]
+    assert main(["recommend", str(bundle), *history, *rules]) == 0
+    ids = [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:]]
+    fields = catalogue.fields(catalogue.rows(ids))
+    assert len(fields) == len({item["brand"] for item in fields}) == 4
+    assert all(item["price"] < 15 for item in fields)
+    assert main(["recommend", str(bundle), *history, *rules, "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("because of") == 4 * 3
+    assert printed.count("<c0_") == 4
+
+
+def test_evaluate_says_how_much_is_illegal_without_the_catalogue(
+    bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events, numbers = str(tables / "interactions.csv"), tmp_path / "numbers.json"
+    arguments = ["evaluate", str(bundle), "--interactions", events, "--max-questions", "20", "--no-baselines"]
+    assert main([*arguments, "--illegal-rate", "--json", str(numbers)]) == 0
+    [result] = json.loads(numbers.read_text())
+    assert 0 < result["illegal_rate"] <= 1
+    assert f"Without the catalogue, {result['illegal_rate']:.2%} of the 10 best" in capsys.readouterr().out
+
+
 def test_recommend_with_nothing_allowed_says_so(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = read_bundle(bundle).catalogue.item_ids
     code = main(["recommend", str(bundle), "--history", ids[0], "--only-item-ids", ids[0], "--exclude-item-ids", ids[0]])
@@ -129,6 +155,10 @@ def test_recommend_with_nothing_allowed_says_so(bundle: Path, capsys: pytest.Cap
         (["--interactions", "EVENTS", "--user", "nobody"], "got 'nobody'"),
         (["--interactions", "EVENTS", "--columns", "usr_id=x"], "Did you mean 'user_id'"),
         (["--interactions", "EVENTS", "--out", "x.xlsx"], "must end in .parquet, .csv or .jsonl"),
+        (["--history", "", "--where", "pric < 5"], "no column 'pric'. Did you mean 'price'"),
+        (["--history", "", "--max-per", "brand"], "--max-per must be COLUMN=N, such as brand=2, got 'brand'"),
+        (["--history", "", "--max-per", "brnd=2"], "Did you mean 'brand'"),
+        (["--interactions", "EVENTS", "--explain"], "--explain prints; it goes with --history"),
         (["--history", "", "stray"], "There is no place for 'stray'"),
     ],
 )

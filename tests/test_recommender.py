@@ -56,6 +56,40 @@ def test_rules_by_id_hold(recommender: Recommender, ids: list[str]) -> None:
     assert recommender.recommend([ids[:2]], k=10, only_item_ids=[]) == [[]]
 
 
+def test_where_max_per_and_prepared_filters_hold_together(recommender: Recommender, ids: list[str]) -> None:
+    recommender.prepare_filter("affordable", where="price < 18")
+    recommender.prepare_filter("not the first ten", exclude_item_ids=ids[:10])
+    asked = {"where": 'brand != "Lumen"', "filters": ["affordable", "not the first ten"], "max_per": {"brand": 2}}
+    [items] = recommender.recommend([ids[:2]], k=8, **asked)
+    assert items
+    assert all(item.fields["price"] < 18 and item.fields["brand"] != "Lumen" for item in items)
+    assert not {item.item_id for item in items} & set(ids[:10])
+    brands = [item.fields["brand"] for item in items]
+    assert max(brands.count(brand) for brand in brands) <= 2
+    scores = [item.score for item in items]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_rules_fill_the_list_however_few_items_they_keep(recommender: Recommender, ids: list[str]) -> None:
+    table = recommender.bundle.catalogue.table
+    for limit in (3, 6, 10, 30, 100):
+        allowed = sum(price < limit for price in table.column("price").to_pylist())
+        [items] = recommender.recommend([[]], k=20, where=f"price < {limit}")
+        assert len(items) == min(20, allowed)
+
+
+def test_at_most_so_many_with_the_same_first_code(recommender: Recommender, ids: list[str]) -> None:
+    [items] = recommender.recommend([ids[:2]], k=10, max_per_prefix={1: 2})
+    version = recommender.catalogue.current
+    firsts = version.snapshot.codes[version.rows([item.item_id for item in items])][:, 0].tolist()
+    assert max(firsts.count(code) for code in firsts) <= 2
+
+
+def test_the_table_form_takes_the_same_rules(recommender: Recommender, shop: tuple[Catalogue, Interactions]) -> None:
+    found = recommender.recommend_df(shop[1].table, k=3, where="price < 12", max_per={"brand": 1})
+    assert max(found.column("price").to_pylist()) < 12
+
+
 def test_unknown_items_are_raised_warned_about_or_ignored(
     recommender: Recommender, ids: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -93,8 +127,15 @@ def test_mistakes_in_histories_are_explained(recommender: Recommender, histories
     [
         ({"k": 0}, "k must be an integer"),
         ({"k": 21, "beam_width": 20}, "k must be at most the smallest beam_width, 20, got 21"),
-        ({"beam_width": [20]}, "a list of 3, one per level"),
-        ({"beam_width": 0}, "beam_width must be an integer"),
+        ({"beam_width": [20]}, "a list of 4, one per level"),
+        ({"beam_width": 0}, "beam_width must be a whole number of at least 1"),
+        ({"wher": "price < 5"}, "There is no argument 'wher'. Did you mean 'where'"),
+        ({"where": "pric < 5"}, "no column 'pric'. Did you mean 'price'"),
+        ({"filters": ["chep"]}, "There is no filter 'chep'"),
+        ({"filters": "cheap"}, r"filters must be a list of names, got the text 'cheap'. Write \['cheap'\]"),
+        ({"max_per": {"brnd": 2}}, "max_per names the column 'brnd'. Did you mean 'brand'"),
+        ({"max_per": {"brand": 0}}, "must be an integer of at least 1"),
+        ({"max_per_prefix": {9: 1}}, "must be an integer from 1 to 4"),
         ({"unsupported": "skip"}, "unsupported must be one of"),
         ({"only_item_ids": "a"}, "only_item_ids must be a list of item ids"),
     ],

@@ -122,7 +122,7 @@ class CatalogueIndex:
     def siblings(self, nodes: Tensor, level: int, static: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(prefix ids, last codes, exists) as `expand`, and the borders between the children, [B, W, C + 1]."""
         begin, end = self.children(nodes, level)
-        widest = self.fanout[level] if static else int((end - begin).max())
+        widest = self.fanout[level] if static or not nodes.numel() else int((end - begin).max())
         borders = begin.unsqueeze(-1) + torch.arange(widest + 1, device=nodes.device)
         exists = borders[..., :-1] < end.unsqueeze(-1)
         borders.clamp_(max=len(self.code[level]))

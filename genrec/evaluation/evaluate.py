@@ -40,7 +40,8 @@ class Result:
 
     positions: protocol -> place of each target, 0 at the top, -1 below the longest list [M], kept for paired tests.
     metrics: protocol -> metric ("ndcg@10") -> Estimate. repeated_targets: questions whose answer is in the history, which
-    masking turns into sure misses. seconds: protocol -> time to rank all questions.
+    masking turns into sure misses. seconds: protocol -> time to rank all questions. illegal_rate: share of the sequences that
+    spell no item when the model decodes without the catalogue (None: not asked for); no list ever holds one.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Result:
     metrics: dict[str, dict[str, Estimate]]
     repeated_targets: int
     seconds: dict[str, float]
+    illegal_rate: float | None = None
 
     @property
     def questions(self) -> int:
@@ -69,6 +71,7 @@ class Result:
             "repeated_targets": self.repeated_targets,
             "metrics": {p: {m: vars(e) for m, e in found.items()} for p, found in self.metrics.items()},
             "seconds": self.seconds,
+            "illegal_rate": self.illegal_rate,
         }
 
 
