@@ -219,7 +219,8 @@ def _recommend(args: argparse.Namespace) -> int:
         if args.interactions or args.out:
             raise SettingError("--explain prints; it goes with --history, without --interactions and --out.")
         for user, items in enumerate(recommender.recommend(histories, explain=True, **options), 1):
-            print(f"user {user}", *(f"{item.rank:>4}  {item.explanation}" for item in items), sep="\n")
+            lines = [f"{item.rank:>4}  {item.explanation}" for item in items] or [NOTHING]
+            print(f"user {user}", *lines, sep="\n")
         return 0
     if args.interactions:
         table = recommender.recommend_df(events, **options)
@@ -272,7 +273,7 @@ def _print_table(table: Any) -> None:
         words = " | ".join(str(v) for name, v in row.items() if isinstance(v, str) and name not in ("user_id", "item_id") and v)
         print(f"{row['rank']:>4}  {row['score']:8.3f}  {row['item_id']:<16}  {words[:90]}")
     if not table.num_rows:
-        print("Nothing is allowed: no recommendations.")
+        print(NOTHING)
 
 
 def _cap(text: str) -> tuple[str, int]:
@@ -280,6 +281,9 @@ def _cap(text: str) -> tuple[str, int]:
     if not column or not most.isdecimal():
         raise SettingError(f"--max-per must be COLUMN=N, such as brand=2, got {text!r}.")
     return column, int(most)
+
+
+NOTHING = "Nothing is allowed: no recommendations."
 
 
 def _ids(text: str) -> list[str]:

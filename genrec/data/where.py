@@ -7,8 +7,8 @@ Python's grammar and computed by Arrow; nothing in it is ever run.
     brand in ["Acme", "Zenith"]     "Skin Care" in categories     not (stock == 0)
     brand is None                   contains(title, "serum")      `list price` * 0.9 < 20
 
-`"x" in categories` asks a column of lists for the value, and text for the exact part of it; `contains` ignores upper and lower
-case. A value that is missing satisfies no comparison and its opposite neither: an item of unknown price is neither below 20
+`"x" in categories` asks a column of lists for the value, and text for the exact part of it; `contains` looks for a part of the
+text, or of any text of the list, and ignores upper and lower case. A value that is missing satisfies no comparison and its opposite neither: an item of unknown price is neither below 20
 nor not below 20. Only `is None` and `is not None` see it.
 """
 
@@ -127,7 +127,10 @@ class _Evaluation:
                     result = pc.and_kleene(result, step)
                 return result
             case ast.Call(func=ast.Name(id="contains"), args=[column, ast.Constant(value=str() as text)], keywords=[]):
-                return self._call(lambda x: pc.match_substring(x, text, ignore_case=True), node, self.of(column, deeper))
+                values = self.of(column, deeper)
+                if _is_list(values.type):
+                    return self._any(values, lambda x: pc.match_substring(x, text, ignore_case=True), node)
+                return self._call(lambda x: pc.match_substring(x, text, ignore_case=True), node, values)
         raise self._wrong(
             f"{ast.unparse(node)!r} is not allowed; columns, numbers, texts, and, or, not, in, is None, comparisons, + - * / "
             "and contains(column, text) are"
@@ -214,8 +217,12 @@ class _Evaluation:
             return self._call(lambda x: pc.match_substring(x, value.as_py()), node, column)
         if not _is_list(column.type):
             raise self._wrong(f"{ast.unparse(node)!r}: the column holds {column.type}, neither lists nor text")
+        return self._any(column, lambda x: pc.equal(x, value), node)
+
+    def _any(self, column: pa.ChunkedArray, matches_value: Callable, node: ast.expr) -> pa.Array:
+        """For a column of lists: whether any value of the list matches."""
         array = column.combine_chunks()
-        matches = self._call(pc.equal, node, pc.list_flatten(array), value)
+        matches = self._call(matches_value, node, pc.list_flatten(array))
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         rows = np.repeat(np.arange(len(array)), lengths)[pc.fill_null(matches, False).to_numpy(zero_copy_only=False)]
         found = np.zeros(len(array), bool)

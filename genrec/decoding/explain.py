@@ -62,7 +62,7 @@ class Explanation:
     history: list[Influence]
 
     def __str__(self) -> str:
-        lines = [f"{self.title} ({self.item_id}), score {self.score:.3f}"]
+        lines = [f"{self.title[:90]} ({self.item_id}), score {self.score:.3f}"]
         for level in self.levels:
             words = ", ".join(level.words) or "-"
             lines.append(f"  {level.name:<10} p = {level.probability:.4f}  {level.items} items: {words}")
