@@ -29,7 +29,10 @@ def shop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     catalogue, interactions = make_shop(users=150, items=60, seed=4)
     names = {item: f"B{number:03d}" for number, item in enumerate(catalogue.item_ids, 1)}
     (tmp_path / "items.csv").write_text(
-        "item_id,title\n" + "".join(f"{names[row['item_id']]},{row['title']}\n" for row in catalogue.table.to_pylist())
+        "item_id,title,brand,price\n"
+        + "".join(
+            f"{names[row['item_id']]},{row['title']},{row['brand']},{row['price']}\n" for row in catalogue.table.to_pylist()
+        )
     )
     (tmp_path / "events.csv").write_text(
         "user_id,item_id\n" + "".join(f"{row['user_id']},{names[row['item_id']]}\n" for row in interactions.table.to_pylist())
@@ -55,6 +58,13 @@ def test_the_python_example_works(
     shop_folder: Path, quick: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(genrec.fit, "Recipe", lambda: quick)
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    names: dict = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
     lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ B\d{3} -\d", line)]
     assert len(lines) == 10
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    assert "p = 0." in capsys.readouterr().out
+    [items] = names["recommender"].recommend([["B002"]], k=200, beam_width=200)
+    found = {item.item_id for item in items}
+    assert "B900" in found
+    assert "B001" not in found

@@ -8,8 +8,8 @@ Python's grammar and computed by Arrow; nothing in it is ever run.
     brand is None                   contains(title, "serum")      `list price` * 0.9 < 20
 
 `"x" in categories` asks a column of lists for the value, and text for the exact part of it; `contains` looks for a part of the
-text, or of any text of the list, and ignores upper and lower case. A value that is missing satisfies no comparison and its opposite neither: an item of unknown price is neither below 20
-nor not below 20. Only `is None` and `is not None` see it.
+text, or of any text of the list, and ignores upper and lower case. A value that is missing satisfies no comparison and its
+opposite neither: an item of unknown price is neither below 20 nor not below 20. Only `is None` and `is not None` see it.
 """
 
 import ast
