@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from genrec.data.interactions import Histories, pad_histories
+from genrec.data.interactions import Histories
 from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.diversity import Selection
 from genrec.decoding.snapshot import Rules, Snapshot
@@ -135,7 +135,7 @@ class BeamRanker:
             self.layout,
             k,
             widths,
-            snapshot.allowed(rules, pad_histories(kept_out, -1)),
+            snapshot.allowed(rules, kept_out),
         )
         return found.cpu().numpy(), scores.cpu().numpy()
 

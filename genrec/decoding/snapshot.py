@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from genrec.data.interactions import pad_histories
 from genrec.decoding.allowed import Allowed, Bitmap
 from genrec.decoding.beam import Index
 from genrec.decoding.diversity import Cap
@@ -49,18 +50,32 @@ class Snapshot:
     def _rows_in_order(self) -> np.ndarray:
         return self.index.rows_in_order.cpu().numpy()
 
-    def allowed(self, rules: "Rules", excluded: np.ndarray | None) -> Allowed:
-        """excluded: rows [B, E] that each user may not get besides, padded with -1, or None."""
-        bitmap = self.live_bitmap if rules.bitmap is None else rules.bitmap
-        places = None
-        if excluded is not None and len(self.index) and (excluded >= 0).any():
-            rows = np.sort(excluded, axis=1)
-            rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # one named twice must be subtracted once
-            device, flat = self.index.device, rows.ravel()
-            wanted = torch.from_numpy(flat).to(device)
-            codes = torch.from_numpy(self.codes[np.maximum(flat, 0)].astype(np.int64)).to(device)
-            places = torch.where(wanted < 0, -1, self.index.positions(wanted, codes)).view(rows.shape)
-        return Allowed.of(len(self.index), [] if bitmap is None else [bitmap], None, places)
+    def allowed(self, rules: "Rules", excluded: Sequence[np.ndarray]) -> Allowed:
+        """excluded: per user, rows [E] that it may not get besides; any order, repeats and strangers to the index allowed."""
+        shared = self.live_bitmap if rules.bitmap is None else rules.bitmap
+        bitmaps, which = [] if shared is None else [shared], np.zeros(len(excluded), np.int64)
+        # Long lists (a full category, a long history) become bitmaps of their own: looking up rows costs more than all bits.
+        long = [user for user, rows in enumerate(excluded) if len(rows) > max(LONGEST_LIST, len(self.codes) // 1000)]
+        if long:
+            bitmaps = bitmaps or [self.bitmap(np.ones(len(self.codes), bool))]
+            excluded = list(excluded)
+            for user in long:
+                mask = np.ones(len(self.codes), bool)
+                mask[excluded[user]] = False
+                which[user] = len(bitmaps)
+                bitmaps.append(self.bitmap(mask) & bitmaps[0])
+                excluded[user] = excluded[user][:0]
+        device = self.index.device
+        chosen = torch.from_numpy(which).to(device) if long else None
+        rows = np.sort(pad_histories(excluded, -1), axis=1)
+        if not len(self.index) or not (rows >= 0).any():
+            return Allowed.of(len(self.index), bitmaps, chosen)
+        rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # one named twice must be subtracted once
+        flat = rows.ravel()
+        wanted = torch.from_numpy(flat).to(device)
+        codes = torch.from_numpy(self.codes[np.maximum(flat, 0)].astype(np.int64)).to(device)
+        places = torch.where(wanted < 0, -1, self.index.positions(wanted, codes)).view(rows.shape)
+        return Allowed.of(len(self.index), bitmaps, chosen, places)
 
     def to(self, device: torch.device) -> "Snapshot":
         """This snapshot with its index on `device`; made once per device."""

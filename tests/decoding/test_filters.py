@@ -30,7 +30,7 @@ def test_counting_allowed_items_equals_counting_them_one_by_one(seed: int, posit
         excluded[user, : len(some)] = some
     for bitmaps in ([], [Bitmap.from_mask(mask) for mask in masks]):
         allowed = Allowed.of(positions, bitmaps, torch.from_numpy(which), torch.from_numpy(excluded))
-        before = allowed.before(torch.arange(positions + 1).expand(users, -1))
+        before = allowed.before(torch.arange(positions + 1).repeat(users, 1))
         for user in range(users):
             fine = masks[which[user]].copy() if bitmaps else np.ones(positions, bool)
             fine[excluded[user][excluded[user] >= 0]] = False
@@ -56,9 +56,13 @@ def test_a_long_exclusion_list_rules_like_a_short_one() -> None:
     assert rules.bitmap is not None
     [rows], _ = ranker.rank(NOBODY, 600, False, rules)
     assert set(rows[rows >= 0].tolist()) == set(range(len(gone), 600))
-    # A history longer than the list is masked whole as well.
-    [rows], _ = ranker.rank(Histories.from_lists([gone]), 600, True)
-    assert set(rows[rows >= 0].tolist()) == set(range(len(gone), 600))
+    # A history longer than the list is masked whole as well, beside users with short ones and under a rule.
+    histories = Histories.from_lists([gone, [2, 2, 599], [], gone[::-1]])
+    for rules, allowed in ((None, range(600)), (Rules.of(snapshot, np.arange(1, 400)), range(1, 400))):
+        found, _ = ranker.rank(histories, 600, True, rules)
+        for history, rows in zip(histories.to_lists(), found, strict=True):
+            assert set(rows[rows >= 0].tolist()) == set(allowed) - set(history)
+            assert (rows >= 0).sum() == len(set(allowed) - set(history))
 
 
 @settings(max_examples=40, deadline=None)
