@@ -39,19 +39,20 @@ def beam_search(
     index: Index,
     layout: TokenLayout,
     k: int,
-    beam_width: int | Sequence[int],
+    beam_width: int | Sequence[int] | Sequence[Sequence[int]],
     allowed: Allowed | None = None,
     static: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` best items of each user.
 
-    tokens, mask: [B, T], padded on the left (`write_histories`). beam_width: prefixes kept per step, or one number per level.
+    tokens, mask: [B, T], padded on the left (`write_histories`). beam_width: prefixes kept per step, or one number per level,
+    or one per level for each user; a user's answer is that of its own width, whatever the others have.
     static: shapes depend on the arguments' shapes alone and nothing is read back from the device, as a CUDA graph needs
     (default: on every device but the CPU, where fitting shapes are faster).
     Returns (catalogue rows int64 [B, k], -1 where nothing is left; scores float32 [B, k], -inf there), best first.
     """
     allowed = allowed or Allowed()
-    widths = widths_per_level(beam_width, index.levels)
+    widths, narrower = _widths(beam_width, index.levels, tokens.device)
     static = tokens.device.type != "cpu" if static is None else static
     if not len(index):
         return tokens.new_full((len(tokens), k), -1), torch.full((len(tokens), k), -torch.inf, device=tokens.device)
@@ -72,6 +73,9 @@ def beam_search(
         if last:
             break
         scores, chosen = grown.topk(min(widths[level], grown.shape[1]), dim=1)
+        if narrower is not None:  # best first, so what a narrower beam would keep is its beginning
+            beyond = torch.arange(scores.shape[1], device=tokens.device) >= narrower[:, level, None]
+            scores = scores.masked_fill(beyond, -torch.inf)
         parents = chosen // children.shape[-1]
         nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
         hidden = steps.advance(first + codes, parents)
@@ -89,11 +93,23 @@ def _best(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return pad(rows, missing, value=-1), pad(best, missing, value=-torch.inf)
 
 
-def widths_per_level(beam_width: int | Sequence[int], levels: int) -> list[int]:
+def _widths(
+    beam_width: int | Sequence[int] | Sequence[Sequence[int]], levels: int, device: torch.device
+) -> tuple[list[int], Tensor | None]:
+    """The widest beam of each level, and every user's own, int64 [B, L], where they differ."""
+    if isinstance(beam_width, int) or all(isinstance(width, int) for width in beam_width):
+        return list(widths_per_level(beam_width, levels)), None  # type: ignore[arg-type]
+    each = [widths_per_level(width, levels) for width in beam_width]  # type: ignore[union-attr]
+    widest = [max(column) for column in zip(*each, strict=True)]
+    differ = any(list(own) != widest for own in each)
+    return widest, torch.tensor(each, device=device) if differ else None
+
+
+def widths_per_level(beam_width: int | Sequence[int], levels: int) -> tuple[int, ...]:
     """One beam width per level. Raises `SettingError` unless there are `levels` of them, none below 1."""
     widths = [beam_width] * levels if isinstance(beam_width, int) else list(beam_width)
     if len(widths) != levels or not all(isinstance(w, int) and w >= 1 for w in widths):
         raise SettingError(
             f"beam_width must be a whole number of at least 1, or a list of {levels}, one per level, got {beam_width!r}."
         )
-    return widths
+    return tuple(widths)

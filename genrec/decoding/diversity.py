@@ -79,11 +79,12 @@ class Selection:
         self.scores: list[float] = []
         self.counts: list[dict[int, int]] = [{} for _ in self.caps]
 
-    def take(self, rows: np.ndarray, scores: np.ndarray, k: int) -> None:
-        """Go down the ranking (rows [n], -1 at its end) and take what fits, up to `k` in all."""
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+    def take(self, rows: np.ndarray, scores: np.ndarray, k: int) -> bool:
+        """Go down the ranking (rows [n], -1 where nothing is left) and take what fits, up to `k` in all. Whether that is all:
+        `k` are chosen, or the ranking has come to its end."""
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=False):
             if row < 0 or len(self.rows) == k:
-                return
+                return True
             groups = [cap.groups.of(row) for cap in self.caps]
             fits = all(
                 count.get(group, 0) < cap.most
@@ -96,6 +97,13 @@ class Selection:
                 for count, mine in zip(self.counts, groups, strict=True):
                     for group in mine:
                         count[group] = count.get(group, 0) + 1
+        return len(self.rows) == k
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int64 and scores float32, best first."""
+        scores = np.array(self.scores, np.float32)
+        best = np.argsort(-scores, kind="stable")
+        return np.array(self.rows, np.int64)[best], scores[best]
 
     def closed(self) -> np.ndarray:
         """Rows that cannot come any more: those taken, and all of full groups."""

@@ -3,7 +3,7 @@
 In: histories as catalogue rows. Out: the best catalogue rows with their scores. The facade, the Trainer's validation and
 offline evaluation all go through here.
 
-Legend: `U` histories, `R` catalogue rows, `L` levels.
+Legend: `U` histories, `B` queries searched together, `R` catalogue rows, `L` levels.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from genrec.data.interactions import Histories
 from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.diversity import Selection
-from genrec.decoding.snapshot import Rules, Snapshot
+from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, check_model
 from genrec.errors import SettingError, check_integer
 from genrec.models.decoder import embedding_rows
@@ -71,61 +71,59 @@ class BeamRanker:
         that is more. snapshot: version of the catalogue to search (default: the ranker's).
         Returns (rows int64 [U, k], -1 where fewer are left; scores float32 [U, k], -inf there).
         """
-        check_integer("k", k, 1, WIDEST)
-        snapshot, rules = snapshot or self.snapshot, rules or Rules()
-        widths = self._widths(beam_width, k)
-        rows = np.full((len(histories), k), -1, np.int64)
-        scores = np.full((len(histories), k), -np.inf, np.float32)
-        if not len(histories):
-            return rows, scores
+        widths = self.widths(beam_width, k)
+        queries = [Query(histories[user], k, widths, exclude_seen, rules or Rules()) for user in range(len(histories))]
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        for user, (its_rows, its_scores) in enumerate(self.answer(queries, snapshot, progress)):
+            rows[user, : len(its_rows)], scores[user, : len(its_rows)] = its_rows, its_scores
+        return rows, scores
+
+    def answer(
+        self, queries: Sequence[Query], snapshot: Snapshot | None = None, progress: bool = False
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each query's best min(k, allowed) rows and their scores. Queries of any widths and rules share batches; none changes
+        another's answer.
+        """
+        snapshot = snapshot or self.snapshot
+        answers: list = [None] * len(queries)
+        if not len(queries):
+            return answers
         # Histories of one length together: little padding.
-        order = np.argsort(-np.minimum(histories.lengths, self.max_history), kind="stable")
+        order = np.argsort([-min(len(query.history), self.max_history) for query in queries], kind="stable")
         was_training = self.model.training
         if was_training:  # walking through all modules takes a millisecond
             self.model.eval()
-        batches = np.array_split(order, -(-len(order) // self._batch_size(snapshot, widths)))
+        widest = np.max([query.widths for query in queries], axis=0)
+        batches = np.array_split(order, -(-len(order) // self._batch_size(snapshot, widest.tolist())))
         with tqdm(total=len(order), desc=f"Ranking with {self.name}", disable=not progress, leave=False) as bar:
             for batch in batches:
-                full = [histories[user] for user in batch]
-                rows[batch], scores[batch] = self._rank_batch(full, k, exclude_seen, rules, widths, snapshot)
+                for place, answer in zip(batch, self._answer_batch([queries[n] for n in batch], snapshot), strict=True):
+                    answers[place] = answer
                 bar.update(len(batch))
         if was_training:
             self.model.train()
-        return rows, scores
+        return answers
 
-    def _rank_batch(
-        self, full: list[np.ndarray], k: int, exclude_seen: bool, rules: Rules, widths: list[int], snapshot: Snapshot
-    ) -> tuple[np.ndarray, np.ndarray]:
-        kept_out = [np.concatenate([rules.excluded, h]) if exclude_seen else rules.excluded for h in full]
-        if not rules.caps:
-            return self._search(full, kept_out, k, rules, widths, snapshot)
-        rows = np.full((len(full), k), -1, np.int64)
-        scores = np.full((len(full), k), -np.inf, np.float32)
-        selections = [Selection(rules.caps) for _ in full]
-        wanted = min(widths)  # so many come back unless everything allowed did
-        open_users = list(range(len(full)))
-        while open_users:
-            closed = [np.concatenate([kept_out[u], selections[u].closed()]) for u in open_users]
-            found, found_scores = self._search([full[u] for u in open_users], closed, wanted, rules, widths, snapshot)
-            still = []
-            for user, mine, its_scores in zip(open_users, found, found_scores, strict=True):
-                selections[user].take(mine, its_scores, k)
-                if len(selections[user].rows) < k and (mine >= 0).all():
-                    still.append(user)
-            open_users = still
-        for user, selection in enumerate(selections):
-            best = np.argsort(-np.array(selection.scores), kind="stable")
-            rows[user, : len(best)] = np.array(selection.rows, np.int64)[best]
-            scores[user, : len(best)] = np.array(selection.scores)[best]
-        return rows, scores
+    def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[tuple[np.ndarray, np.ndarray]]:
+        selections = [Selection(query.rules.caps) for query in queries]
+        waiting = list(range(len(queries)))
+        while waiting:
+            kept_out = [np.concatenate([queries[n].excluded, selections[n].closed()]) for n in waiting]
+            found = self._search([queries[n] for n in waiting], kept_out, snapshot)
+            answered = zip(waiting, *found, strict=True)
+            # So many come back unless everything allowed did; without caps, k of them are the answer.
+            waiting = [
+                n for n, rows, scores in answered
+                if not selections[n].take(rows[: min(queries[n].widths)], scores, queries[n].k)
+            ]  # fmt: skip
+        return [selection.result() for selection in selections]
 
-    def _search(
-        self, full: list[np.ndarray], kept_out: list[np.ndarray], k: int, rules: Rules, widths: list[int], snapshot: Snapshot
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, queries: list[Query], kept_out: list[np.ndarray], snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores of the best candidates of each query, without caps: [B, most that any needs]."""
         device = next(self.model.parameters()).device
         snapshot = snapshot.to(device)
-        read = [h[-self.max_history :] for h in full]
-        tokens, mask = write_histories(read, snapshot.codes, self.layout)
+        tokens, mask = write_histories([q.history[-self.max_history :] for q in queries], snapshot.codes, self.layout)
         found, scores = beam_search(
             self.model,
             self.head,
@@ -133,13 +131,15 @@ class BeamRanker:
             torch.from_numpy(mask).to(device),
             snapshot.index,
             self.layout,
-            k,
-            widths,
-            snapshot.allowed(rules, kept_out),
+            max(min(query.widths) if query.rules.caps else query.k for query in queries),
+            [query.widths for query in queries],
+            snapshot.allowed([query.rules.bitmap for query in queries], kept_out),
         )
         return found.cpu().numpy(), scores.cpu().numpy()
 
-    def _widths(self, beam_width: int | Sequence[int] | None, k: int) -> list[int]:
+    def widths(self, beam_width: int | Sequence[int] | None, k: int) -> tuple[int, ...]:
+        """The beam of each level for a request. Raises `SettingError` for one that cannot be or cannot hold `k` items."""
+        check_integer("k", k, 1, WIDEST)
         widths = widths_per_level(max(self.beam_width, k) if beam_width is None else beam_width, self.layout.levels)
         for width in widths:
             check_integer("beam_width", width, 1, WIDEST)

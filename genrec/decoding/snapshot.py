@@ -37,8 +37,9 @@ class Snapshot:
         return cls(CatalogueIndex.build(codes, sizes, tie_rank), np.asarray(codes, np.int32))
 
     @cached_property
-    def live_bitmap(self) -> Bitmap | None:
-        return None if self.live is None else self.bitmap(np.ones(len(self.live), bool))
+    def everything(self) -> Bitmap:
+        """All that may be returned at all."""
+        return self.bitmap(np.ones(len(self.codes), bool))
 
     def bitmap(self, mask: np.ndarray) -> Bitmap:
         """The live rows of a bool mask [R], as a set of positions."""
@@ -50,32 +51,33 @@ class Snapshot:
     def _rows_in_order(self) -> np.ndarray:
         return self.index.rows_in_order.cpu().numpy()
 
-    def allowed(self, rules: "Rules", excluded: Sequence[np.ndarray]) -> Allowed:
-        """excluded: per user, rows [E] that it may not get besides; any order, repeats and strangers to the index allowed."""
-        shared = self.live_bitmap if rules.bitmap is None else rules.bitmap
-        bitmaps, which = [] if shared is None else [shared], np.zeros(len(excluded), np.int64)
+    def allowed(self, bitmaps: Sequence[Bitmap | None], excluded: Sequence[np.ndarray]) -> Allowed:
+        """What each user of a batch may get. bitmaps: one per user (None: all that may be returned at all); excluded: per user,
+        rows [E] that it may not get besides; any order, repeats and strangers to the index allowed."""
         # Long lists (a full category, a long history) become bitmaps of their own: looking up rows costs more than all bits.
         long = [user for user, rows in enumerate(excluded) if len(rows) > max(LONGEST_LIST, len(self.codes) // 1000)]
-        if long:
-            bitmaps = bitmaps or [self.bitmap(np.ones(len(self.codes), bool))]
-            excluded = list(excluded)
+        if long or self.live is not None or any(bitmap is not None for bitmap in bitmaps):
+            known = [self.everything if bitmap is None else bitmap for bitmap in bitmaps]
+            bitmaps, excluded = known, list(excluded)
             for user in long:
                 mask = np.ones(len(self.codes), bool)
                 mask[excluded[user]] = False
-                which[user] = len(bitmaps)
-                bitmaps.append(self.bitmap(mask) & bitmaps[0])
+                known[user] = self.bitmap(mask) & known[user]
                 excluded[user] = excluded[user][:0]
+        distinct = {id(bitmap): bitmap for bitmap in bitmaps if bitmap is not None}
+        places_of = {key: place for place, key in enumerate(distinct)}
+        chosen = [places_of[id(bitmap)] for bitmap in bitmaps] if len(distinct) > 1 else None
         device = self.index.device
-        chosen = torch.from_numpy(which).to(device) if long else None
+        which = None if chosen is None else torch.tensor(chosen, device=device)
         rows = np.sort(pad_histories(excluded, -1), axis=1)
         if not len(self.index) or not (rows >= 0).any():
-            return Allowed.of(len(self.index), bitmaps, chosen)
+            return Allowed.of(len(self.index), list(distinct.values()), which)
         rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # one named twice must be subtracted once
         flat = rows.ravel()
         wanted = torch.from_numpy(flat).to(device)
         codes = torch.from_numpy(self.codes[np.maximum(flat, 0)].astype(np.int64)).to(device)
         places = torch.where(wanted < 0, -1, self.index.positions(wanted, codes)).view(rows.shape)
-        return Allowed.of(len(self.index), bitmaps, chosen, places)
+        return Allowed.of(len(self.index), list(distinct.values()), which, places)
 
     def to(self, device: torch.device) -> "Snapshot":
         """This snapshot with its index on `device`; made once per device."""
@@ -113,3 +115,22 @@ class Rules:
             mask[only] = True
         mask[excluded] = False
         return cls(snapshot.bitmap(mask), np.zeros(0, np.int64), caps)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One history (rows int64 [n], oldest first) and what is asked about it. widths: the beam of each level [L].
+
+    exclude_seen: leave out all of the history, also what is older than the model reads.
+    """
+
+    history: np.ndarray
+    k: int
+    widths: tuple[int, ...]
+    exclude_seen: bool
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def excluded(self) -> np.ndarray:
+        """Rows that may not be returned, beside those outside the bitmap: int64 [E]."""
+        return np.concatenate([self.rules.excluded, self.history]) if self.exclude_seen else self.rules.excluded

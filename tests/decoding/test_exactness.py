@@ -18,10 +18,11 @@ from worlds import (
 )
 
 from genrec.data.interactions import Histories
+from genrec.decoding.diversity import Cap, Groups
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.ranker import BeamRanker
-from genrec.decoding.snapshot import Rules, Snapshot
+from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head
 from genrec.models.tokens import TokenLayout
 
@@ -219,3 +220,27 @@ def test_equal_scores_go_by_code_order_then_tie_order() -> None:
     overlay = Overlay.join(*(CatalogueIndex.build(codes[r], (2, 2), ranks[r], r) for r in (early, late)))
     [rows], _ = ranker.rank(Histories.from_lists([[]]), 5, False, snapshot=Snapshot(overlay, codes))
     assert rows.tolist() == [4, 1, 3, 2, 0]
+
+
+@property_test
+@given(st.data())
+def test_requests_of_any_width_and_rules_share_a_batch_and_none_changes_anothers_answer(data: st.DataObject) -> None:
+    sizes, codes = data.draw(catalogues())
+    snapshot = overlaid(data.draw, codes, sizes)
+    ranker = make_ranker(sizes, codes, data.draw(st.integers(0, 3)), data.draw(st.sampled_from(FAMILIES)), snapshot)
+    queries = []
+    for history in histories_for(data.draw, len(codes)):
+        only = data.draw(st.none() | st.lists(st.integers(0, len(codes) - 1), max_size=len(codes)))
+        excluded = np.array(data.draw(st.lists(st.integers(0, len(codes) - 1), max_size=4)), np.int64)
+        groups = Groups(np.arange(len(codes) + 1), np.arange(len(codes)) % 3)
+        caps = [Cap(groups, 1)] if data.draw(st.booleans()) else []
+        rules = Rules.of(snapshot, None if only is None else np.array(only, np.int64), excluded, caps)
+        k = data.draw(st.integers(1, 5))
+        widths = tuple(data.draw(st.lists(st.integers(k, 9), min_size=len(sizes), max_size=len(sizes))))
+        queries.append(Query(history, k, widths, data.draw(st.booleans()), rules))
+    together = ranker.answer(queries)
+    for query, (rows, scores) in zip(queries, together, strict=True):
+        [(alone, alone_scores)] = ranker.answer([query])
+        assert len(rows) == len(alone)
+        np.testing.assert_allclose(scores, alone_scores, atol=2e-4, rtol=5e-5)
+        np.testing.assert_allclose(scores, brute_force(ranker, query.history)[rows], atol=2e-4, rtol=5e-5)
