@@ -28,7 +28,7 @@ from genrec.decoding.filters import Filter, PreparedFilter, intersection
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.decoding.ranker import BeamRanker
-from genrec.decoding.snapshot import LONGEST_LIST, Rules
+from genrec.decoding.snapshot import LONGEST_LIST, Query, Rules
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,14 @@ class Request:
             raise SettingError(f"filters must be a list of names, got the text {self.filters!r}. Write [{self.filters!r}].")
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A request as the search takes it: the version of the catalogue it is answered from, and a query per history."""
+
+    version: CatalogueVersion
+    queries: list[Query]
+
+
 class Recommender:
     """A loaded bundle that answers. catalogue: what can be recommended, which may change while it runs."""
 
@@ -117,18 +125,30 @@ class Recommender:
         Exactly min(k, allowed items) recommendations come back per history (with caps: as many as fit under them). Raises
         `UnknownItemError`, `SettingError`.
         """
-        asked = _request(k, request)
+        prepared = self.prepare(histories, _request(k, request))
+        found = self.ranker.answer(prepared.queries, prepared.version.snapshot, progress=len(prepared.queries) > 1000)
+        return self.finish(prepared, found, explain)
+
+    def prepare(self, histories: Sequence[Sequence[str]], asked: Request) -> "Prepared":
+        """Ids and rules as what a search takes. Raises as `recommend`."""
         version = self.catalogue.current
-        known = [
-            self._rows(version, h, f"history {i}", asked.unsupported) for i, h in enumerate(_checked(histories))
-        ]  # fmt: skip
-        rows, scores = self._rank(version, Histories.from_lists(known), asked)
-        answers = [self._answer(version, *answer) for answer in zip(rows, scores, strict=True)]
-        if explain:
-            answers = [
-                [self._explained(version, history, item, row) for item, row in zip(items, found, strict=False)]
-                for history, items, found in zip(known, answers, rows, strict=True)
+        known = [self._rows(version, h, f"history {i}", asked.unsupported) for i, h in enumerate(_checked(histories))]
+        return self._prepared(version, known, asked)
+
+    def finish(
+        self, prepared: "Prepared", found: Sequence[tuple[np.ndarray, np.ndarray]], explained: bool = False
+    ) -> list[list[Recommendation]]:
+        """What a search found (rows and scores, one pair per query) as items."""
+        answers = []
+        for query, (rows, scores) in zip(prepared.queries, found, strict=True):
+            items = [
+                Recommendation(values.pop(ITEM_ID), rank, float(score), values)
+                for rank, (values, score) in enumerate(zip(prepared.version.fields(rows), scores, strict=True), start=1)
             ]
+            if explained:
+                why = [explain(self.ranker, prepared.version, query.history, int(row)) for row in rows]
+                items = [replace(item, explanation=reason) for item, reason in zip(items, why, strict=True)]
+            answers.append(items)
         return answers
 
     def explain(self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise") -> Explanation:
@@ -170,21 +190,17 @@ class Recommender:
         if unknown.all():
             raise DataError("No event names an item of the catalogue. Check that the table uses the catalogue's item ids.")
         histories = _with_everyone(interactions.histories(version, unknown_items="drop"), interactions)
-        rows, scores = self._rank(version, histories, asked)
-        table = _table(version, histories.user_ids, rows, scores)
+        prepared = self._prepared(version, [histories[user] for user in range(len(histories))], asked)
+        found = self.ranker.answer(prepared.queries, version.snapshot, progress=len(histories) > 1000)
+        table = _table(version, histories.user_ids, found)
         return table if arrow else table.to_pandas()
 
-    def _rank(self, version: CatalogueVersion, histories: Histories, asked: Request) -> tuple[np.ndarray, np.ndarray]:
-        serving = self.bundle.serving
-        return self.ranker.rank(
-            histories,
-            serving.k if asked.k is None else asked.k,
-            serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen,
-            self._rules(version, asked),
-            asked.beam_width,
-            progress=len(histories) > 1000,
-            snapshot=version.snapshot,
-        )
+    def _prepared(self, version: CatalogueVersion, histories: Sequence[np.ndarray], asked: Request) -> "Prepared":
+        serving, rules = self.bundle.serving, self._rules(version, asked)
+        k = serving.k if asked.k is None else asked.k
+        seen = serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
+        widths = self.ranker.widths(asked.beam_width, k)
+        return Prepared(version, [Query(history, k, widths, seen, rules) for history in histories])
 
     def _rules(self, version: CatalogueVersion, asked: Request) -> Rules:
         only = None
@@ -240,19 +256,6 @@ class Recommender:
         _report_unknown(version, [i for i, row in zip(ids, rows, strict=True) if row < 0], where, unsupported)
         return rows[rows >= 0]
 
-    def _answer(self, version: CatalogueVersion, rows: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        found = rows >= 0
-        fields = version.fields(rows[found])
-        return [
-            Recommendation(values.pop(ITEM_ID), rank, float(score), values)
-            for rank, (values, score) in enumerate(zip(fields, scores[found], strict=True), start=1)
-        ]
-
-    def _explained(
-        self, version: CatalogueVersion, history: np.ndarray, item: Recommendation, row: np.integer
-    ) -> Recommendation:
-        return replace(item, explanation=explain(self.ranker, version, history, int(row)))
-
 
 def _request(k: int | None, request: dict[str, Any]) -> Request:
     """A `Request` from keyword arguments, with a hint for a mistyped one."""
@@ -272,15 +275,15 @@ def _report_unknown(version: CatalogueVersion, unknown: list[str], where: str, u
     log.warning("%s They are left out.", message)
 
 
-def _table(version: CatalogueVersion, user_ids: np.ndarray, rows: np.ndarray, scores: np.ndarray) -> pa.Table:
-    found = rows >= 0
-    users, places = np.nonzero(found)
-    items = version.table.take(pa.array(rows[found]))
+def _table(version: CatalogueVersion, user_ids: np.ndarray, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> pa.Table:
+    lengths = [len(rows) for rows, _ in found]
+    rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    items = version.table.take(pa.array(rows, pa.int64()))
     columns = {
-        USER_ID: pa.array(user_ids[users], pa.string()),
-        RANK: pa.array(places + 1),
+        USER_ID: pa.array(np.repeat(user_ids, lengths), pa.string()),
+        RANK: pa.array(np.concatenate([np.arange(1, length + 1) for length in lengths])),
         ITEM_ID: items.column(ITEM_ID),
-        SCORE: pa.array(scores[found]),
+        SCORE: pa.array(scores),
     }
     return pa.table(columns | {name: items.column(name) for name in items.column_names if name not in columns})
 
