@@ -6,6 +6,7 @@ built-in exception that callers would expect, so that `except ValueError` keeps 
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 
 class GenrecError(Exception):
@@ -50,7 +51,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
 
 def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
     """Raise `SettingError` unless `value` is an integer from `low` to `high` (no upper bound when None)."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's too
     if not is_integer or value < low or (high is not None and value > high):  # type: ignore[operator]
         bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise SettingError(f"{name} must be an integer {bounds}, got {value!r}.")

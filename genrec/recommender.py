@@ -10,8 +10,9 @@ recommender.catalogue.remove(["B001"])              # see genrec.decoding.live
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Number
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -76,11 +77,18 @@ class Request:
 
     def __post_init__(self) -> None:
         check_choice("unsupported", self.unsupported, ["raise", "warn", "ignore"])
-        for name in ("max_per", "max_per_prefix"):
-            for key, most in (getattr(self, name) or {}).items():
+        if self.exclude_seen not in (None, True, False):
+            raise SettingError(f"exclude_seen must be True, False or None, got {self.exclude_seen!r}.")
+        for name, example in (("max_per", {"brand": 2}), ("max_per_prefix", {1: 3})):
+            caps = getattr(self, name)
+            if caps is not None and not isinstance(caps, Mapping):
+                raise SettingError(f"{name} must be a mapping such as {example}, got {caps!r}.")
+            for key, most in (caps or {}).items():
                 check_integer(f"{name}[{key!r}]", most, 1)
         if isinstance(self.filters, str):
             raise SettingError(f"filters must be a list of names, got the text {self.filters!r}. Write [{self.filters!r}].")
+        if not isinstance(self.filters, Sequence) or not all(isinstance(name, str) for name in self.filters):
+            raise SettingError(f"filters must be a list of names, got {self.filters!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +161,7 @@ class Recommender:
 
     def explain(self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise") -> Explanation:
         """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items."""
+        check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
         version = self.catalogue.current
         [row] = self._rows(version, [item_id], "item_id", "raise")
         return explain(self.ranker, version, self._rows(version, history, "history", unsupported), int(row))
@@ -165,11 +174,15 @@ class Recommender:
         exclude_item_ids: Sequence[str] = (),
     ) -> None:
         """Compute a filter once and reuse it: `recommend(..., filters=[name])`. It follows the catalogue as it changes."""
+        if not isinstance(name, str) or not name:
+            raise SettingError(f"A filter's name must be a text, got {name!r}.")
         version = self.catalogue.current
-        for ids, argument in ((only_item_ids or (), "only_item_ids"), (exclude_item_ids, "exclude_item_ids")):
+        only = None if only_item_ids is None else _ids(only_item_ids, "only_item_ids")
+        excluded = _ids(exclude_item_ids, "exclude_item_ids")
+        for ids, argument in ((only or [], "only_item_ids"), (excluded, "exclude_item_ids")):
             self._rows(version, ids, argument, "raise")
-        only = None if only_item_ids is None else tuple(only_item_ids)
-        self.prepared[name] = PreparedFilter(Filter(where, only, tuple(exclude_item_ids)), version)
+        rule = Filter(where, None if only is None else tuple(map(str, only)), tuple(map(str, excluded)))
+        self.prepared[name] = PreparedFilter(rule, version)
 
     def recommend_df(self, events: Any, k: int | None = None, **request: Any) -> Any:
         """Recommendations for every user of an event table with `user_id`, `item_id` and, optionally, `timestamp`.
@@ -247,11 +260,7 @@ class Recommender:
 
     def _rows(self, version: CatalogueVersion, item_ids: Sequence[str], where: str, unsupported: Unsupported) -> np.ndarray:
         """Catalogue rows of ids, unknown ones handled: int64 [n]."""
-        if isinstance(item_ids, str):
-            raise SettingError(f"{where} must be a list of item ids, got the text {item_ids!r}. Write [{item_ids!r}].")
-        ids = list(item_ids)
-        if any(i is None or i != i for i in ids):
-            raise SettingError(f"{where} must hold item ids, got an empty one (None or NaN). Remove it.")
+        ids = _ids(item_ids, where)
         rows = version.rows(ids)
         _report_unknown(version, [i for i, row in zip(ids, rows, strict=True) if row < 0], where, unsupported)
         return rows[rows >= 0]
@@ -264,6 +273,23 @@ def _request(k: int | None, request: dict[str, Any]) -> Request:
         if name not in known:
             raise SettingError(f"There is no argument {name!r}.{nearest(name, known)} A request takes {', '.join(known)}.")
     return Request(k, **request)
+
+
+def _ids(item_ids: Iterable[Any], where: str) -> list[Any]:
+    """A list of ids from what a caller gave, with a reason for what is none."""
+    if isinstance(item_ids, str):
+        raise SettingError(f"{where} must be a list of item ids, got the text {item_ids!r}. Write [{item_ids!r}].")
+    try:
+        ids = list(item_ids)
+    except TypeError:
+        raise SettingError(f"{where} must be a list of item ids, got {item_ids!r}.") from None
+    for item_id in ids:
+        if isinstance(item_id, (str, Integral)):
+            continue
+        if item_id is None or item_id != item_id or str(item_id) == "<NA>":
+            raise SettingError(f"{where} must hold item ids, got an empty one (None or NaN). Remove it.")
+        raise SettingError(f"{where} must hold item ids, each a text or a whole number, got {item_id!r}.")
+    return ids
 
 
 def _report_unknown(version: CatalogueVersion, unknown: list[str], where: str, unsupported: Unsupported) -> None:
@@ -303,7 +329,7 @@ def _checked(histories: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         raise SettingError(f"histories must be a list of histories, each a list of item ids, got {histories!r}.")
     as_list = list(histories)
     for history in as_list:
-        if isinstance(history, (str, int, float)) or history is None:
+        if isinstance(history, (str, int, float, Number)) or history is None:
             raise SettingError(
                 f"histories must be a list of histories, each a list of item ids, got {history!r} inside the list. "
                 "For one user write recommend([[...]])."

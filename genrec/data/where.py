@@ -31,7 +31,9 @@ _COMPARISONS: dict[type, Callable] = {
     ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less,
     ast.LtE: pc.less_equal, ast.Gt: pc.greater, ast.GtE: pc.greater_equal,
 }  # fmt: skip
-_ARITHMETIC: dict[type, Callable] = {ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide}
+_ARITHMETIC: dict[type, Callable] = {
+    ast.Add: pc.add_checked, ast.Sub: pc.subtract_checked, ast.Mult: pc.multiply_checked, ast.Div: pc.divide,
+}  # fmt: skip
 _QUOTED = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|`([^`]+)`""")
 
 
@@ -70,7 +72,13 @@ def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
         return f"column_{len(names) - 1}_in_backticks"
 
     try:
-        return ast.parse(_QUOTED.sub(name, expression).strip(), mode="eval").body, names
+        tree = ast.parse(_QUOTED.sub(name, expression).strip(), mode="eval").body
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                node.value.encode()  # half of a character, "\\ud800", is no text
+        return tree, names
+    except UnicodeEncodeError:
+        raise SettingError(f"where must be text, got half a character (a lone surrogate) in {expression!r}.") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         hint = " Equal is written ==." if re.search(r"[^=<>!]=[^=]", expression) else ""
         message = getattr(error, "msg", "it is too deep")
@@ -200,11 +208,18 @@ class _Evaluation:
     def _inside(self, left: ast.expr, right: ast.expr, node: ast.expr, depth: int) -> Any:
         """`column in [values]`, `"value" in column_of_lists`, `"part" in column_of_text`."""
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
-            values = [part.value if isinstance(part, ast.Constant) else self.of(part, depth).as_py() for part in right.elts]
+            parts = [part if isinstance(part, ast.Constant) else self.of(part, depth) for part in right.elts]
+            if not all(isinstance(part, (ast.Constant, pa.Scalar)) for part in parts):
+                raise self._wrong(f"{ast.unparse(node)!r}: a list after `in` takes numbers and texts, not columns")
+            values = [part.value if isinstance(part, ast.Constant) else part.as_py() for part in parts]
             column = self.of(left, depth)
             try:
                 wanted = pa.array(values)
-                if len(wanted) and pa.types.is_string(wanted.type) != is_text(column.type):
+                if pa.types.is_temporal(column.type) and pa.types.is_string(wanted.type):
+                    wanted = wanted.cast(column.type)
+                elif pa.types.is_null(column.type):
+                    wanted = pa.array([], column.type)
+                elif len(wanted) and pa.types.is_string(wanted.type) != is_text(column.type):
                     raise pa.ArrowInvalid("text is written in quotes, numbers are not")
                 found = pc.is_in(column, value_set=wanted.cast(column.type))
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:

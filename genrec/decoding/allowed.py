@@ -8,6 +8,7 @@ Legend: `B` users, `P` positions of the code order, `F` different filters in a b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +42,18 @@ class Bitmap:
         """Positions that are in both."""
         words = (self.words & other.words).cpu().numpy().astype(np.uint16)
         return Bitmap._of(words, self.words.device)
+
+    def to(self, device: torch.device) -> "Bitmap":
+        """This set on `device`; made once per device."""
+        if self.words.device == device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = Bitmap(self.words.to(device), self.ranks.to(device))
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> "dict[torch.device, Bitmap]":
+        return {}
 
     def __len__(self) -> int:
         return int(self.ranks[-1]) + int(self.words[-1]).bit_count()

@@ -8,12 +8,14 @@ Otherwise it is the usual beam approximation, and min(k, allowed) items come bac
 below is never kept, and every kept prefix has one. So a filter cannot starve the beam, and one that keeps no more items than
 the beam is wide is answered exactly.
 
-Equal scores: code order; items that share all codes: tie order of the index.
+Equal scores go by code order, in the list and at the edge of a beam; items that share all codes by the index's tie order.
 
 Legend: `B` users, `T` history tokens, `L` levels, `W` beams, `C` children, `V` vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,25 +64,42 @@ def beam_search(
     first = layout.base
     for level, size in enumerate(layout.sizes):
         log_probs = head.log_probs(hidden, first, size)
-        last = level == index.levels - 1
-        if last:  # in code order, so that equal scores end in it
-            order = nodes.argsort(dim=1)
-            nodes, scores = nodes.gather(1, order), scores.gather(1, order)
-            log_probs = log_probs.gather(1, order.unsqueeze(-1).expand_as(log_probs))
         children, codes, below = index.expand(nodes, level, static, None if allowed.everything else allowed.before)
         grown = scores.unsqueeze(-1) + log_probs.gather(-1, codes)
         grown = grown.masked_fill(below == 0, -torch.inf).flatten(1)
-        if last:
+        if level == index.levels - 1:
             break
-        scores, chosen = grown.topk(min(widths[level], grown.shape[1]), dim=1)
-        if narrower is not None:  # best first, so what a narrower beam would keep is its beginning
-            beyond = torch.arange(scores.shape[1], device=tokens.device) >= narrower[:, level, None]
-            scores = scores.masked_fill(beyond, -torch.inf)
+        scores, chosen = _beams(grown, widths[level], None if narrower is None else narrower[:, level, None], static)
         parents = chosen // children.shape[-1]
         nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
         hidden = steps.advance(first + codes, parents)
         first += size
     return _best(grown, index.rows_at(children.flatten(1)), k)
+
+
+def _beams(scores: Tensor, width: int, narrower: Tensor | None, static: bool) -> tuple[Tensor, Tensor]:
+    """The `width` best of candidates [B, M], in the order in which they stand, the earlier ones among equals at the edge.
+
+    Candidates stand in code order where their parents do, so beams are in code order at every level, and so is what is equal in
+    the end. narrower: int64 [B, 1], each user's own width; beams beyond it are dead. Returns (scores [B, W], places [B, W]).
+    """
+    kept = min(width, scores.shape[1])
+    best, places = scores.topk(min(kept + 1, scores.shape[1]), dim=1)
+    own = torch.full_like(places[:, :1], kept) if narrower is None else narrower.clamp(max=kept)
+    edge = best.gather(1, own - 1)
+    if best.shape[1] > kept or narrower is not None:
+        tied = (best.gather(1, own.clamp(max=best.shape[1] - 1)) == edge) & (own < best.shape[1]) & (edge > -torch.inf)
+        if static or bool(tied.any()):
+            above, equal = scores > edge, scores == edge
+            wanted = above | (equal & (equal.cumsum(1) <= own - above.sum(1, keepdim=True)))
+            slot = torch.where(wanted, wanted.cumsum(1) - 1, kept)
+            place = torch.arange(scores.shape[1], device=scores.device).expand_as(slot)
+            places = slot.new_zeros(len(slot), kept + 1).scatter_(1, slot, place)[:, :kept]
+            beyond = torch.arange(kept, device=scores.device) >= own
+            return scores.gather(1, places).masked_fill(beyond, -torch.inf), places
+    beyond = torch.arange(kept, device=scores.device) >= own
+    places, order = places[:, :kept].sort(dim=1)
+    return best[:, :kept].masked_fill(beyond, -torch.inf).gather(1, order), places
 
 
 def _best(scores: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -97,19 +116,23 @@ def _widths(
     beam_width: int | Sequence[int] | Sequence[Sequence[int]], levels: int, device: torch.device
 ) -> tuple[list[int], Tensor | None]:
     """The widest beam of each level, and every user's own, int64 [B, L], where they differ."""
-    if isinstance(beam_width, int) or all(isinstance(width, int) for width in beam_width):
-        return list(widths_per_level(beam_width, levels)), None  # type: ignore[arg-type]
-    each = [widths_per_level(width, levels) for width in beam_width]  # type: ignore[union-attr]
+    several = [] if isinstance(beam_width, int) else list(beam_width)
+    if not several or isinstance(several[0], int):
+        return list(widths_per_level(beam_width, levels)), None
+    each = [widths_per_level(width, levels) for width in several]
     widest = [max(column) for column in zip(*each, strict=True)]
     differ = any(list(own) != widest for own in each)
     return widest, torch.tensor(each, device=device) if differ else None
 
 
-def widths_per_level(beam_width: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    """One beam width per level. Raises `SettingError` unless there are `levels` of them, none below 1."""
-    widths = [beam_width] * levels if isinstance(beam_width, int) else list(beam_width)
-    if len(widths) != levels or not all(isinstance(w, int) and w >= 1 for w in widths):
+def widths_per_level(beam_width: Any, levels: int) -> tuple[int, ...]:
+    """One beam width per level, from one whole number or a list of them (NumPy's too). Raises `SettingError` unless there are
+    `levels` of them, none below 1.
+    """
+    several = isinstance(beam_width, Iterable) and not isinstance(beam_width, str)
+    widths = list(beam_width) if several else [beam_width] * levels
+    if len(widths) != levels or not all(isinstance(w, Integral) and not isinstance(w, bool) and int(w) >= 1 for w in widths):
         raise SettingError(
             f"beam_width must be a whole number of at least 1, or a list of {levels}, one per level, got {beam_width!r}."
         )
-    return tuple(widths)
+    return tuple(map(int, widths))

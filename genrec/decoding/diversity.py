@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.errors import SettingError
+
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -34,10 +36,19 @@ class Groups:
         else:
             values, rows = array, np.arange(len(array))
         values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
         known = values.is_valid().to_numpy(zero_copy_only=False)
-        groups = pc.fill_null(values.dictionary_encode().indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        counts = np.bincount(rows[known], minlength=len(array))
-        return cls(np.concatenate([[0], np.cumsum(counts)]), groups[known])
+        if pa.types.is_floating(values.type):  # pandas writes a missing number as NaN
+            known = known & ~np.isnan(values.to_numpy(zero_copy_only=False))
+        try:
+            groups = pc.fill_null(values.dictionary_encode().indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        except pa.ArrowNotImplementedError:
+            raise SettingError(f"max_per takes columns of texts, numbers or lists of them, got one of {array.type}.") from None
+        # A value that an item names twice is one group.
+        pairs = np.unique(np.column_stack([rows[known], groups[known]]), axis=0)
+        counts = np.bincount(pairs[:, 0], minlength=len(array))
+        return cls(np.concatenate([[0], np.cumsum(counts)]), pairs[:, 1])
 
     @classmethod
     def of_prefix(cls, codes: np.ndarray, length: int) -> "Groups":

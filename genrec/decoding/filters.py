@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from genrec.columns import ITEM_ID
 from genrec.data.where import where_mask
 from genrec.decoding.allowed import Bitmap
 from genrec.decoding.live import CatalogueVersion
@@ -26,20 +29,23 @@ class Filter:
     exclude_item_ids: tuple[str, ...] = ()
 
     def mask(self, version: CatalogueVersion, start: int = 0) -> np.ndarray:
-        """Which rows from `start` on it keeps: bool [R - start]. Ids must be known (-1 rows are ignored)."""
-        rows = len(version.live)
-        keep = np.ones(rows - start, bool)
+        """Which rows from `start` on it keeps: bool [R - start]."""
+        table = version.table.slice(start)
+        keep = np.ones(table.num_rows, bool)
+        # By the id that stands in each row: which row an id means differs between versions, what a row says never does.
         if self.only_item_ids is not None:
-            keep[:] = False
-            keep[_from(version.rows(self.only_item_ids), start)] = True
-        keep[_from(version.rows(self.exclude_item_ids), start)] = False
+            keep &= _named(table, self.only_item_ids)
+        if self.exclude_item_ids:
+            keep &= ~_named(table, self.exclude_item_ids)
         if self.where is not None:
-            keep &= where_mask(version.table.slice(start), self.where)
+            keep &= where_mask(table, self.where)
         return keep
 
 
-def _from(rows: np.ndarray, start: int) -> np.ndarray:
-    return rows[rows >= start] - start
+def _named(table: pa.Table, item_ids: Sequence[str]) -> np.ndarray:
+    """Rows of any of these items: bool [rows]."""
+    ids = table.column(ITEM_ID)
+    return pc.is_in(ids, value_set=pa.array(item_ids, ids.type)).to_numpy(zero_copy_only=False).astype(bool)
 
 
 class PreparedFilter:

@@ -159,19 +159,20 @@ class LiveCatalogue:
 
         Raises `UnknownItemError` for ids that never were in the catalogue.
         """
-        if isinstance(item_ids, str):
-            raise SettingError(f"remove takes a list of item ids, got the text {item_ids!r}. Write [{item_ids!r}].")
+        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
+            hint = f" Write [{item_ids!r}]." if isinstance(item_ids, str) else ""
+            raise SettingError(f"remove takes a list of item ids, got {item_ids!r}.{hint}")
+        ids = list(item_ids)
         with self._lock:
-            rows = self._known(list(item_ids), "remove")
-            return self._publish(None, None, rows, f"{len(item_ids)} removed")
+            return self._publish(None, None, self._known(ids, "remove"), f"{len(ids)} removed")
 
     def replace(self, items: pa.Table) -> CatalogueVersion:
         """New fields for items that are there; columns that `items` does not have keep their values.
 
         An item whose text stays the same keeps its codes; another text may mean other codes.
         """
-        given = [name for name in items.column_names if name != ITEM_ID]
-        items = self._conform(items)
+        conformed = self._conform(items)
+        given, items = [name for name in items.column_names if name != ITEM_ID], conformed
         ids = items.column(ITEM_ID).to_pylist()
         with self._lock:
             now = self.current
@@ -240,6 +241,8 @@ class LiveCatalogue:
         require_columns(items, [ITEM_ID], "items")
         if not items.num_rows:
             raise DataError("items must have at least one row, got 0.")
+        if len(set(items.column_names)) != len(items.column_names):
+            raise DataError(f"items must have every column once, got {items.column_names}.")
         schema = self.current.table.schema
         for name in items.column_names:
             if name not in schema.names:
@@ -275,8 +278,12 @@ class LiveCatalogue:
         embedder, tokenizer = self._encoders
         if vectors is None:
             vectors = embedder.encode(Catalogue(items))
-        if len(vectors) != items.num_rows:
-            raise DataError(f"vectors must have one row per item, {items.num_rows}, got {len(vectors)}.")
+        vectors = np.asarray(vectors)
+        if vectors.ndim != 2 or len(vectors) != items.num_rows or vectors.dtype.kind not in "fiu":
+            raise DataError(
+                f"vectors must be numbers with one row per item, [{items.num_rows}, width], got {vectors.dtype} "
+                f"{list(vectors.shape)}."
+            )
         return tokenizer.encode(vectors)
 
     @cached_property

@@ -62,12 +62,12 @@ class Snapshot:
             for user in long:
                 mask = np.ones(len(self.codes), bool)
                 mask[excluded[user]] = False
-                known[user] = self.bitmap(mask) & known[user]
+                known[user] = self.bitmap(mask) & known[user].to(self.index.device)
                 excluded[user] = excluded[user][:0]
-        distinct = {id(bitmap): bitmap for bitmap in bitmaps if bitmap is not None}
+        device = self.index.device
+        distinct = {id(bitmap): bitmap.to(device) for bitmap in bitmaps if bitmap is not None}
         places_of = {key: place for place, key in enumerate(distinct)}
         chosen = [places_of[id(bitmap)] for bitmap in bitmaps] if len(distinct) > 1 else None
-        device = self.index.device
         which = None if chosen is None else torch.tensor(chosen, device=device)
         rows = np.sort(pad_histories(excluded, -1), axis=1)
         if not len(self.index) or not (rows >= 0).any():

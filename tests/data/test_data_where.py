@@ -22,6 +22,7 @@ TABLE = pa.table(
         "list price": [6.0, 20.0, 8.0, 9.0, 90.0],
         "since": pa.array([datetime.date(2024, month, 1) for month in range(1, 6)], pa.date32()),
         "and_more": ["a", "b", "c", "d", "e"],
+        "nothing": pa.nulls(5),
     }
 )
 
@@ -58,6 +59,10 @@ TABLE = pa.table(
         ("price / stock > 10", [1, 4]),
         ("-price < -19", [1, 4]),
         ('since >= "2024-03-01"', [2, 3, 4]),
+        ('since in ["2024-03-01", "2024-05-01"]', [2, 4]),
+        ('nothing == "a"', []),
+        ('nothing in ["a"]', []),
+        ("nothing is None", [0, 1, 2, 3, 4]),
         ("stock in [3, 7]", [0, 2]),
         ("stock in [3.0]", [0]),
         ("price in [5, 50]", [0, 4]),
@@ -92,6 +97,9 @@ def test_an_expression_keeps_the_rows_it_says(expression: str, rows: list[int]) 
         ('price in ["a"]', "text is written in quotes, numbers are not"),
         ("brand in [5]", "text is written in quotes, numbers are not"),
         ("price in stock", "`in` takes a column"),
+        ("price in [price]", "a list after `in` takes numbers and texts, not columns"),
+        (r'brand == "\ud800"', "half a character"),
+        ("stock * 9223372036854775807 < 0", "overflow"),
         ("__import__('os').system('true')", "is not allowed"),
         ("brand.upper() == 'A'", "is not allowed"),
         ("[x for x in brand]", "is not allowed"),

@@ -112,6 +112,25 @@ def test_items_of_several_categories_count_in_each() -> None:
     assert groups.rows([]).tolist() == []
 
 
+def test_a_value_named_twice_counts_once_and_a_missing_one_not_at_all() -> None:
+    twice = Groups.of_column(pa.chunked_array([pa.array([["a", "a"], ["a"]])]))
+    assert [twice.of(row) for row in range(2)] == [[0], [0]]
+    prices = Groups.of_column(pa.chunked_array([pa.array([1.0, float("nan"), None, 1.0])]))
+    assert [prices.of(row) for row in range(4)] == [[0], [], [], [0]]
+    with pytest.raises(SettingError, match="max_per takes columns of texts, numbers or lists of them"):
+        Groups.of_column(pa.chunked_array([pa.array([{"a": 1}])]))
+
+
+def test_rules_made_on_the_host_follow_the_search_to_its_device() -> None:
+    snapshot = Snapshot.of(grid(), (4, 4))
+    one, other = (Rules.of(snapshot, np.array(rows)).bitmap for rows in ([1, 2], [3]))
+    there = snapshot.to(torch.device("meta"))
+    for bitmaps in ([one], [one, other]):
+        allowed = there.allowed(bitmaps, [np.zeros(0, np.int64)] * len(bitmaps))
+        assert allowed.words is not None
+        assert allowed.words.device == allowed.ranks.device == torch.device("meta")
+
+
 def grid() -> np.ndarray:
     return np.array([[a, b] for a in range(4) for b in range(4)])
 
@@ -166,6 +185,8 @@ def test_a_beam_may_grow_from_level_to_level() -> None:
         ({"k": 3, "beam_width": 0}, "beam_width must be a whole number of at least 1"),
         ({"k": 3, "beam_width": [5]}, "or a list of 2, one per level"),
         ({"k": 3, "beam_width": "wide"}, "beam_width must be a whole number"),
+        ({"k": 3, "beam_width": 20.0}, "beam_width must be a whole number"),
+        ({"k": 3, "beam_width": [20, True]}, "beam_width must be a whole number"),
         ({"k": 2.5}, "k must be an integer"),
         ({"k": 10**6}, "k must be an integer from 1 to 4096"),
         ({"k": 3, "beam_width": 10**6}, "beam_width must be an integer from 1 to 4096"),
@@ -174,6 +195,13 @@ def test_a_beam_may_grow_from_level_to_level() -> None:
 def test_impossible_requests_say_what_is_allowed(arguments: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         make_ranker((4, 4), grid()).rank(Histories.from_lists([[0]]), exclude_seen=False, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    ranker = make_ranker((4, 4), grid())
+    plain = ranker.rank(NOBODY, 3, False, beam_width=[8, 8])
+    for k, width in ((np.int64(3), np.int32(8)), (3, np.array([8, 8]))):
+        np.testing.assert_array_equal(ranker.rank(NOBODY, k, False, beam_width=width)[0], plain[0])
 
 
 def test_no_histories_is_an_empty_answer() -> None:
