@@ -15,7 +15,6 @@ Legend: `R` rows so far, `n` new items, `L` levels, `D` vector width.
 """
 
 import hashlib
-import json
 import logging
 import threading
 import time
@@ -33,6 +32,7 @@ from genrec.codes import CodeTable
 from genrec.columns import ITEM_ID
 from genrec.data.catalogue import Catalogue, as_id_column, require_columns
 from genrec.data.where import where_mask
+from genrec.decoding.changes import Change
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.snapshot import Snapshot
@@ -108,12 +108,14 @@ class LiveCatalogue:
         *,
         keep: int = 10,
         merge_after: int = 10_000,
+        journal: Callable[[Change], None] = lambda change: None,
     ) -> None:
         """tie_rank: [R], order among items with the same codes; items added later come after them, in order of arrival.
         load_encoders: what gives new items their codes, called when the first one comes. index: of this catalogue, if there
         is one already. keep: versions to roll back to. merge_after: rows in the overlay, or removed from the base, after
-        which a new base is built in the background.
+        which a new base is built in the background. journal: told every change before it happens; if it raises, nothing does.
         """
+        self.journal = journal
         self.sizes, self.policy = codes.sizes, codes.policy
         self._load_encoders, self.keep, self.merge_after = load_encoders, keep, merge_after
         self._lock, self._merging = threading.RLock(), threading.Lock()
@@ -152,7 +154,7 @@ class LiveCatalogue:
                 raise DataError(
                     f"add takes new items, got {len(taken)} that the catalogue has, for example {taken[0]!r}. Use replace."
                 )
-            return self._publish(items, self._resolve(ids, codes), np.zeros(0, np.int64), f"{len(ids)} added")
+            return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes)))
 
     def remove(self, item_ids: Sequence[str]) -> CatalogueVersion:
         """Never return these items again; histories that hold them are read as before. One removed already stays removed.
@@ -164,7 +166,8 @@ class LiveCatalogue:
             raise SettingError(f"remove takes a list of item ids, got {item_ids!r}.{hint}")
         ids = list(item_ids)
         with self._lock:
-            return self._publish(None, None, self._known(ids, "remove"), f"{len(ids)} removed")
+            self._known(ids, "remove")
+            return self._apply(Change(f"{len(ids)} removed", tuple(map(str, ids))))
 
     def replace(self, items: pa.Table) -> CatalogueVersion:
         """New fields for items that are there; columns that `items` does not have keep their values.
@@ -193,17 +196,20 @@ class LiveCatalogue:
                 moved, encoded = moved[other], encoded[other]
                 if len(moved):
                     codes[moved] = self._resolve([ids[place] for place in moved], encoded)
-            return self._publish(after, codes, rows, f"{len(ids)} replaced, {len(moved)} of them with other codes")
+            about = f"{len(ids)} replaced, {len(moved)} of them with other codes"
+            return self._apply(Change(about, tuple(ids), after, codes))
 
     def rollback(self, to: int) -> CatalogueVersion:
         """The content of an earlier version, as a new version. Raises `SettingError` for one that is not kept."""
         with self._lock:
             if to not in self._versions:
                 raise SettingError(f"rollback takes a version that is kept, one of {list(self._versions)}, got {to!r}.")
-            old = self._versions[to]
-            live = np.zeros(len(self.current.live), bool)
-            live[: len(old.live)] = old.live
-            return self._swap(self.current.table, live, old.moved, f"rolled back to {to}", {"rollback": old.hash})
+            return self._apply(Change(f"rolled back to {to}", rollback=self._versions[to].hash))
+
+    def replay(self, change: Change) -> CatalogueVersion:
+        """Do a change again that was made here before a restart. It is not written to the journal a second time."""
+        with self._lock:
+            return self._apply(change, record=False)
 
     def merge(self) -> None:
         """Build a new base index of what can be found now. What is recommended does not change; changes meanwhile are kept."""
@@ -320,21 +326,34 @@ class LiveCatalogue:
             suffixes[place] = suffix
         return np.column_stack([codes, suffixes])
 
-    def _publish(self, items: pa.Table | None, codes: np.ndarray | None, gone: np.ndarray, about: str) -> CatalogueVersion:
-        """Append rows, take others out, and make it the current version."""
+    def _apply(self, change: Change, record: bool = True) -> CatalogueVersion:
+        """Make the version that `change` leads to the current one. What the journal cannot take does not happen."""
         now = self.current
-        live, moved, table = now.live.copy(), now.moved, now.table
-        live[gone] = False
-        change: dict[str, Any] = {"gone": now.table.column(ITEM_ID).take(pa.array(gone)).to_pylist()}
-        if items is not None and codes is not None:
-            rows = len(live)
+        table, live, moved = now.table, now.live.copy(), now.moved
+        if change.rollback is not None:
+            old = next((version for version in self._versions.values() if version.hash == change.rollback), None)
+            if old is None:
+                raise SettingError(f"Version {change.rollback[:12]} is not among the {len(self._versions)} that are kept.")
+            live[:], moved = False, old.moved
+            live[: len(old.live)] = old.live
+        live[now.rows(change.gone)] = False
+        if record:
+            self.journal(change)
+        if change.items is not None and change.codes is not None:
+            rows, items = len(live), change.items.cast(table.schema)
             ids = items.column(ITEM_ID).to_pylist()
-            self._append(np.asarray(codes, np.int32), rows)
+            self._append(change.codes, rows)
             live = np.concatenate([live, np.ones(len(ids), bool)])
             moved = moved | {item_id: rows + place for place, item_id in enumerate(ids)}
             table = pa.concat_tables([table, items])
-            change |= {"items": items.to_pylist(), "codes": codes.tolist()}
-        return self._swap(table, live, moved, about, change)
+        name = hashlib.sha256(f"{now.hash}\0{change.spelled}".encode()).hexdigest()
+        self._in_base = np.concatenate([self._in_base, np.zeros(len(live) - len(self._in_base), bool)])
+        version = self._version(now.number + 1, table, live, moved, name, change.about)
+        self._keep(version)
+        overlay = int((live & ~self._in_base).sum()) + int((self._in_base & ~live).sum())
+        if overlay > self.merge_after and not self._merging.locked():
+            threading.Thread(target=self.merge, name="genrec-merge", daemon=True).start()
+        return version
 
     def _append(self, codes: np.ndarray, rows: int) -> None:
         """Write rows behind the `rows` in use. The buffers double when full; versions hold views of what they know."""
@@ -345,19 +364,6 @@ class LiveCatalogue:
             self._ranks = np.concatenate([self._ranks, np.zeros(room, np.int64)])
         self._codes[rows:needed] = codes
         self._ranks[rows:needed] = np.arange(rows, needed)
-
-    def _swap(
-        self, table: pa.Table, live: np.ndarray, moved: dict[str, int], about: str, change: dict[str, Any]
-    ) -> CatalogueVersion:
-        spelled = json.dumps(change, sort_keys=True, default=str)
-        name = hashlib.sha256(f"{self.current.hash}\0{spelled}".encode()).hexdigest()
-        self._in_base = np.concatenate([self._in_base, np.zeros(len(live) - len(self._in_base), bool)])
-        version = self._version(self.current.number + 1, table, live, moved, name, about)
-        self._keep(version)
-        overlay = int((live & ~self._in_base).sum()) + int((self._in_base & ~live).sum())
-        if overlay > self.merge_after and not self._merging.locked():
-            threading.Thread(target=self.merge, name="genrec-merge", daemon=True).start()
-        return version
 
     def _version(
         self, number: int, table: pa.Table, live: np.ndarray, moved: dict[str, int], name: str, about: str

@@ -17,6 +17,7 @@ from genrec import Recommender
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Histories
+from genrec.decoding.changes import Change
 from genrec.decoding.live import LiveCatalogue
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
@@ -76,6 +77,8 @@ class Changes(RuleBasedStateMachine):
         super().__init__()
         self.items = {"a": "0 0", "b": "0 0", "c": "3 1"}
         self.live = make_live(self.items, merge_after=10**9, keep=4)
+        self.journal: list[bytes] = []
+        self.live.journal = lambda change: self.journal.append(change.encode())
         self.history = {0: dict(self.items)}
         self.new = 0
 
@@ -125,6 +128,17 @@ class Changes(RuleBasedStateMachine):
     def merge(self) -> None:
         self.live.merge()
 
+    @rule()
+    def start_again(self) -> None:
+        """Every change is written down before it happens, and doing all again leads to the same version."""
+        again = make_live({"a": "0 0", "b": "0 0", "c": "3 1"}, merge_after=10**9, keep=4)
+        for written in self.journal:
+            again.replay(Change.decode(written))
+        assert again.current.hash == self.live.current.hash
+        assert again.current.table.equals(self.live.current.table)
+        np.testing.assert_array_equal(again.current.live, self.live.current.live)
+        np.testing.assert_array_equal(again.current.snapshot.codes, self.live.current.snapshot.codes)
+
     @invariant()
     def what_is_found_is_what_there_is(self) -> None:
         version = self.live.current
@@ -156,6 +170,23 @@ class Changes(RuleBasedStateMachine):
 
 Changes.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
 TestChanges = Changes.TestCase
+
+
+def test_what_cannot_be_written_down_does_not_happen() -> None:
+    live = make_live({"a": "0 0"})
+
+    def full_disk(change: Change) -> None:
+        raise OSError("no space left")
+
+    live.journal = full_disk
+    for change in (lambda: live.add(table({"b": "1 1"})), lambda: live.remove(["a"])):
+        with pytest.raises(OSError, match="no space"):
+            change()
+    assert live.current.number == 0
+    assert found(live) == ["a"]
+    live.journal = lambda change: None
+    live.add(table({"c": "2 2"}))
+    assert sorted(found(live)) == ["a", "c"]
 
 
 def test_a_search_in_flight_keeps_its_version() -> None:
