@@ -1,0 +1,125 @@
+"""Served models: a bundle, its engine and what happened to its catalogue since the fit, under one name; swapped while it runs.
+
+In: names and bundle folders. Out: `ServedModel`s. Changes to a catalogue are written to the store before they happen and are done
+again at the start, so a server that was killed comes back with the catalogue it had acknowledged.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from genrec.decoding.changes import Change
+from genrec.decoding.live import CatalogueVersion
+from genrec.errors import GenrecError, SettingError, nearest
+from genrec.recommender import Recommender
+from genrec.serving.engine import Engine
+from genrec.serving.store import ConflictError, Store
+
+log = logging.getLogger(__name__)
+
+
+class UnknownModelError(GenrecError):
+    """No model of that name is served."""
+
+
+class ServedModel:
+    """One bundle that answers. Close it when nobody needs it: what it was asked is answered first."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        store: Store,
+        make_engine: Callable[[str, Recommender], Engine],
+        filters: dict[str, str] | None = None,
+    ) -> None:
+        """filters: name -> `where` rule, prepared once."""
+        self.name, self.folder, self.store = name, folder, store
+        self.recommender = Recommender.load(folder)
+        self.live = self.recommender.catalogue
+        self.base = self.recommender.bundle.codes.hash
+        self._turn = threading.RLock()
+        self.catch_up()
+        self.live.journal = self._write
+        for label, where in (filters or {}).items():
+            self.recommender.prepare_filter(label, where=where)
+        self.engine = make_engine(name, self.recommender)
+
+    def change(self, make: Callable[[], CatalogueVersion]) -> CatalogueVersion:
+        """Make a change to the catalogue. Raises `ConflictError` where another server was faster; then that is caught up with."""
+        with self._turn:
+            try:
+                return make()
+            except ConflictError:
+                self.catch_up()
+                raise
+
+    def catch_up(self) -> int:
+        """Do the changes that others wrote to the store. Returns how many."""
+        with self._turn:
+            done = 0
+            for _, change in self.store.changes(self.name, self.base, after=self.live.current.number):
+                self.live.replay(change)
+                done += 1
+            return done
+
+    def _write(self, change: Change) -> None:
+        self.store.add_change(self.name, self.base, self.live.current.number + 1, change)
+
+    def table(self, items: list[dict]) -> pa.Table:
+        """Items as a table with the types of the catalogue's columns."""
+        schema = self.live.current.table.schema
+        names = list(dict.fromkeys(name for item in items for name in item))
+        try:
+            kinds = [pa.field(name, schema.field(name).type) if name in schema.names else pa.field(name, pa.string()) for name in names]
+            return pa.Table.from_pylist(items, schema=pa.schema(kinds))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+            raise SettingError(f"The items do not fit the catalogue's columns: {error}. It has {_kinds(schema)}.") from None
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def _kinds(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+class Models:
+    """The models of a server by name."""
+
+    def __init__(self, load: Callable[[str, Path], ServedModel], folders: dict[str, Path]) -> None:
+        if not folders:
+            raise SettingError("A server needs at least one bundle.")
+        self._load = load
+        self._served = {name: load(name, folder) for name, folder in folders.items()}
+        self._loading = threading.Lock()
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(list(self._served.values()))
+
+    def get(self, name: str | None) -> ServedModel:
+        """The model of that name; the only one where None."""
+        if name is None:
+            if len(self._served) > 1:
+                raise UnknownModelError(f"Say which model: {', '.join(self._served)}.")
+            return next(iter(self._served.values()))
+        if name not in self._served:
+            raise UnknownModelError(f"There is no model {name!r}.{nearest(name, self._served)} There are {', '.join(self._served)}.")
+        return self._served[name]
+
+    def reload(self, name: str) -> ServedModel:
+        """Load the model's folder again and put it in its place. Requests meanwhile are answered by the one or the other."""
+        old = self.get(name)
+        with self._loading:
+            new = self._load(name, old.folder)
+            self._served[name] = new
+        old.close()
+        log.info("Model %s reloaded from %s", name, old.folder)
+        return new
+
+    def close(self) -> None:
+        for model in self:
+            model.close()

@@ -1,0 +1,171 @@
+"""Store: events of users and changes of catalogues, kept so that what was acknowledged survives a crash.
+
+In: events and changes, each with the name of the model they belong to. Out: a user's history, and every change in order. One
+database by URL: a SQLite file by default (write-ahead log, synced at every commit), or PostgreSQL for several servers.
+
+    store = Store("sqlite:///runs/serving.db")
+    store.add_events("shop", [Event("u1", "B001")])
+    store.histories("shop", ["u1"])          # [["B001"]]
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
+
+from genrec.decoding.changes import Change
+from genrec.errors import GenrecError, SettingError
+
+_meta = MetaData()
+_events = Table(
+    "events", _meta,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("model", String, nullable=False),
+    Column("user_id", String, nullable=False, index=True),
+    Column("item_id", String, nullable=False),
+    Column("timestamp", Float, nullable=False),
+    Column("event_id", String),
+    UniqueConstraint("model", "event_id"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+_changes = Table(
+    "changes", _meta,
+    Column("model", String, primary_key=True),
+    Column("base", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("change", LargeBinary, nullable=False),
+    Column("time", Float, nullable=False),
+)  # fmt: skip
+
+
+class StoreError(GenrecError):
+    """The database cannot be reached or written."""
+
+
+class ConflictError(StoreError):
+    """Another server changed the same catalogue at the same time."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """timestamp: seconds since 1970 (None: now). event_id: names it, so that sending it twice counts once."""
+
+    user_id: str
+    item_id: str
+    timestamp: float | None = None
+    event_id: str | None = None
+
+
+class Store:
+    """One database. Every method is one transaction and may be called from any thread."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.engine = create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise SettingError(
+                "The store must be a database URL such as sqlite:///serving.db or postgresql+psycopg://host/name, got "
+                f"{url!r}: {error}"
+            ) from None
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _careful)
+        try:
+            _meta.create_all(self.engine)
+        except OperationalError as error:
+            raise StoreError(f"The store {self.engine.url!r} cannot be opened: {error.orig}.") from None
+
+    def add_events(self, model: str, events: Sequence[Event]) -> int:
+        """Write events, all or none; those whose `event_id` is known already are left out. Returns how many were new."""
+        now, new = time.time(), 0
+        with self.engine.begin() as connection:
+            named = [e.event_id for e in events if e.event_id is not None]
+            query = select(_events.c.event_id).where(_events.c.model == model, _events.c.event_id.in_(named))
+            known = set(connection.execute(query).scalars()) if named else set()
+            rows = []
+            for one in events:
+                if one.event_id is None or one.event_id not in known:
+                    known.add(one.event_id)
+                    timestamp = now if one.timestamp is None else one.timestamp
+                    rows.append({"model": model, "user_id": one.user_id, "item_id": one.item_id, "timestamp": timestamp,
+                                 "event_id": one.event_id})  # fmt: skip
+            if rows:
+                connection.execute(insert(_events), rows)
+                new = len(rows)
+        return new
+
+    def histories(self, model: str, user_ids: Sequence[str], most: int = 1000) -> list[list[str]]:
+        """Each user's last `most` item ids, oldest first; an unknown user has none. Equal timestamps: order of arrival."""
+        found: list[list[str]] = []
+        with self.engine.connect() as connection:
+            for user_id in user_ids:
+                query = (
+                    select(_events.c.item_id)
+                    .where(_events.c.model == model, _events.c.user_id == user_id)
+                    .order_by(_events.c.timestamp.desc(), _events.c.number.desc())
+                    .limit(most)
+                )
+                found.append(list(connection.execute(query).scalars())[::-1])
+        return found
+
+    def forget(self, model: str, user_id: str) -> int:
+        """Delete everything about a user. Returns how many events there were."""
+        with self.engine.begin() as connection:
+            gone = connection.execute(_events.delete().where(_events.c.model == model, _events.c.user_id == user_id))
+            return int(gone.rowcount)
+
+    def count_events(self, model: str) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.execute(select(func.count()).where(_events.c.model == model)).scalar_one())
+
+    def add_change(self, model: str, base: str, number: int, change: Change) -> None:
+        """Write the change that makes version `number`. base: hash of the code table that the first version has.
+
+        Raises `ConflictError` when that number is there already: somebody else changed the catalogue.
+        """
+        row = {"model": model, "number": number, "base": base, "change": change.encode(), "time": time.time()}
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(_changes), row)
+        except IntegrityError:
+            raise ConflictError(
+                f"Version {number} of the catalogue of {model!r} was made by another server. Try again."
+            ) from None
+
+    def changes(self, model: str, base: str, after: int = 0) -> Iterator[tuple[int, Change]]:
+        """Changes made on top of the code table `base`, in order, with the numbers of the versions they make."""
+        query = (
+            select(_changes.c.number, _changes.c.change)
+            .where(_changes.c.model == model, _changes.c.base == base, _changes.c.number > after)
+            .order_by(_changes.c.number)
+        )
+        with self.engine.connect() as connection:
+            for number, data in connection.execute(query):
+                yield number, Change.decode(data)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _careful(connection: Any, _record: Any) -> None:
+    """A write-ahead log, so that readers do not wait; every commit on disk before it is acknowledged."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
