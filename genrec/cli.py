@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from genrec import __version__
-from genrec.errors import GenrecError, SettingError, nearest
+from genrec.errors import GenrecError, MissingDependencyError, SettingError, nearest
 
 log = logging.getLogger("genrec")
 
@@ -130,6 +130,33 @@ def _add_recommend(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, metavar="FILE", help="write a table (.parquet, .csv or .jsonl) instead of printing")
 
 
+def _add_serve(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundles", nargs="+", metavar="BUNDLE | NAME=BUNDLE", help="folders; the name is the folder's by default")
+    verb.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --keys (default: %(default)s)")
+    verb.add_argument("--port", type=int, default=8000)
+    verb.add_argument("--keys", type=Path, metavar="FILE", help="API keys, made by `genrec keys add`")
+    verb.add_argument(
+        "--store", default="sqlite:///serving.db", metavar="URL", help="events and changes (default: %(default)s)"
+    )
+    verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")
+    verb.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
+    verb.add_argument("--batch", type=int, default=64, metavar="N", help="histories searched together (default: %(default)s)")
+    verb.add_argument("--most-waiting", type=int, default=1024, metavar="N", help="beyond it: 429 (default: %(default)s)")
+    verb.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for an answer (default: %(default)s)")
+    verb.add_argument("--most-bytes", type=int, default=4 * 2**20, metavar="N", help="of a request (default: %(default)s)")
+    verb.add_argument(
+        "--drain", type=int, default=30, metavar="S", help="for requests under way at a stop (default: %(default)s)"
+    )
+
+
+def _add_keys(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("action", choices=["add", "list"])
+    verb.add_argument("file", type=Path)
+    verb.add_argument("name", nargs="?")
+    verb.add_argument("--scopes", nargs="+", default=["recommend"], help="of recommend, events, catalog, admin")
+    verb.add_argument("--rate", type=float, default=0.0, metavar="R", help="requests a second (default: no limit)")
+
+
 def _add_demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
 
@@ -239,6 +266,44 @@ def _recommend(args: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        from genrec.serving.server import ServerSettings, run
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"`genrec serve` needs the extra `serving` ({error.name} is missing): "
+                                     "pip install 'genrec[serving]'") from None  # fmt: skip
+    _quiet_transformers()
+    bundles, filters = {}, {}
+    for text in args.bundles:
+        name, equals, folder = text.rpartition("=")
+        name = name if equals else Path(folder).resolve().name
+        if name in bundles:
+            raise SettingError(f"Two bundles are called {name!r}. Write NAME=BUNDLE.")
+        bundles[name] = Path(folder)
+    for text in args.filter:
+        name, equals, rule = text.partition("=")
+        if not (name and equals and rule):
+            raise SettingError(f"--filter must be NAME=RULE, such as 'cheap=price < 10', got {text!r}.")
+        filters[name] = rule
+    run(ServerSettings(bundles, args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
+                       args.timeout, args.most_bytes, args.drain, filters))  # fmt: skip
+    return 0
+
+
+def _keys(args: argparse.Namespace) -> int:
+    from genrec.serving.security import make_key, read_keys
+
+    if args.action == "list":
+        for key in read_keys(args.file):
+            print(f"{key.name}  {' '.join(key.scopes)}  {f'{key.rate:g} a second' if key.rate else 'no limit'}")
+        return 0
+    if not args.name:
+        raise SettingError("Give the key a name: genrec keys add FILE NAME.")
+    print(make_key(args.file, args.name, tuple(args.scopes), args.rate))
+    print("This is the only time that the key is shown.", file=sys.stderr)
+    return 0
+
+
 def _demo(args: argparse.Namespace) -> int:
     from genrec.demo import run_demo
 
@@ -337,6 +402,9 @@ _EXAMPLES = """examples:
   genrec recommend runs/shop --history B001,B002
   genrec recommend runs/shop --interactions events.csv --user U17 -k 5
   genrec recommend runs/shop --interactions events.csv --out recommendations.parquet
+  genrec serve runs/shop
+  genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --filter 'cheap=price < 10'
+  genrec keys add keys.json web --scopes recommend events --rate 50
   genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain
 """
 
@@ -345,6 +413,8 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
     "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
     "evaluate": (_evaluate, _add_evaluate, "Measure a bundle and the baselines: item-level Recall and NDCG."),
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
+    "serve": (_serve, _add_serve, "Answer over HTTP."),
+    "keys": (_keys, _add_keys, "Make and list API keys of a server."),
     "demo": (_demo, _add_demo, "Fit and show a recommender on a synthetic shop, in a few minutes."),
 }
 

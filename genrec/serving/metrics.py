@@ -17,7 +17,9 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("genrec_requests", "Requests answered", ["route", "status"], registry=registry)
         self.latency = Histogram("genrec_request_seconds", "Time to answer", ["route"], registry=registry, buckets=_SECONDS)
-        self.stages = Histogram("genrec_stage_seconds", "Time per stage", ["model", "stage"], registry=registry, buckets=_SECONDS)
+        self.stages = Histogram(
+            "genrec_stage_seconds", "Time per stage", ["model", "stage"], registry=registry, buckets=_SECONDS
+        )
         self.batch = Histogram("genrec_batch_size", "Histories per search", ["model"], registry=registry, buckets=_COUNTS)
         self.waiting = Gauge("genrec_waiting", "Histories waiting or being answered", ["model"], registry=registry)
         self.beam = Histogram("genrec_beam_width", "Widest beam asked for", ["model"], registry=registry, buckets=_COUNTS)

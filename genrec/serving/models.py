@@ -1,7 +1,7 @@
-"""Served models: a bundle, its engine and what happened to its catalogue since the fit, under one name; swapped while it runs.
+"""Served models: a bundle, its engine and its catalogue's changes since the fit, under one name; swapped while it runs.
 
-In: names and bundle folders. Out: `ServedModel`s. Changes to a catalogue are written to the store before they happen and are done
-again at the start, so a server that was killed comes back with the catalogue it had acknowledged.
+In: names and bundle folders. Out: `ServedModel`s. Changes to a catalogue are written to the store before they happen and are
+done again at the start, so a server that was killed comes back with the catalogue it had acknowledged.
 """
 
 import logging
@@ -35,10 +35,11 @@ class ServedModel:
         store: Store,
         make_engine: Callable[[str, Recommender], Engine],
         filters: dict[str, str] | None = None,
+        device: str | None = None,
     ) -> None:
         """filters: name -> `where` rule, prepared once."""
         self.name, self.folder, self.store = name, folder, store
-        self.recommender = Recommender.load(folder)
+        self.recommender = Recommender.load(folder, device)
         self.live = self.recommender.catalogue
         self.base = self.recommender.bundle.codes.hash
         self._turn = threading.RLock()
@@ -49,7 +50,7 @@ class ServedModel:
         self.engine = make_engine(name, self.recommender)
 
     def change(self, make: Callable[[], CatalogueVersion]) -> CatalogueVersion:
-        """Make a change to the catalogue. Raises `ConflictError` where another server was faster; then that is caught up with."""
+        """Make a change to the catalogue. Raises `ConflictError` where another server was faster, and catches up with it."""
         with self._turn:
             try:
                 return make()
@@ -74,7 +75,10 @@ class ServedModel:
         schema = self.live.current.table.schema
         names = list(dict.fromkeys(name for item in items for name in item))
         try:
-            kinds = [pa.field(name, schema.field(name).type) if name in schema.names else pa.field(name, pa.string()) for name in names]
+            kinds = [
+                pa.field(name, schema.field(name).type) if name in schema.names else pa.field(name, pa.string())
+                for name in names
+            ]
             return pa.Table.from_pylist(items, schema=pa.schema(kinds))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
             raise SettingError(f"The items do not fit the catalogue's columns: {error}. It has {_kinds(schema)}.") from None
@@ -107,7 +111,9 @@ class Models:
                 raise UnknownModelError(f"Say which model: {', '.join(self._served)}.")
             return next(iter(self._served.values()))
         if name not in self._served:
-            raise UnknownModelError(f"There is no model {name!r}.{nearest(name, self._served)} There are {', '.join(self._served)}.")
+            raise UnknownModelError(
+                f"There is no model {name!r}.{nearest(name, self._served)} There are {', '.join(self._served)}."
+            )
         return self._served[name]
 
     def reload(self, name: str) -> ServedModel:
@@ -117,6 +123,7 @@ class Models:
             new = self._load(name, old.folder)
             self._served[name] = new
         old.close()
+        new.catch_up()  # with what was changed through the old one meanwhile
         log.info("Model %s reloaded from %s", name, old.folder)
         return new
 

@@ -1,7 +1,7 @@
 """Who may ask, how often and how much: API keys, rates, sizes.
 
 In: a key file and limits. Out: for each request, whose it is, or why not. Keys are random 256-bit texts shown once, when they
-are made; the file holds their SHA-256 and what they may do. (A slow password hash would protect guessable secrets; these are not.)
+are made; the file holds their SHA-256 and what they may do. (A slow hash protects secrets that can be guessed: not these.)
 
     genrec keys add keys.json web --scopes recommend events --rate 50
     genrec serve runs/shop --keys keys.json

@@ -1,0 +1,363 @@
+"""The HTTP API: requests in, recommendations out. `genrec serve` runs it; the OpenAPI page is at /docs.
+
+In: `Models`, a `Store`, a `Gate`. Out: a FastAPI app. A request goes prepare (ids and rules, in a worker thread) -> engine (its
+turn, the search) -> finish (items, in a worker thread); while it waits, the event loop is free.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from genrec import __version__
+from genrec.columns import ITEM_ID
+from genrec.decoding.live import CatalogueVersion
+from genrec.errors import DataError, GenrecError, SettingError, UnknownItemError
+from genrec.recommender import Prepared, Recommendation
+from genrec.recommender import Request as Rules
+from genrec.serving.engine import BusyError, ClosedError, Found
+from genrec.serving.limits import LimitsMiddleware
+from genrec.serving.metrics import Metrics
+from genrec.serving.models import Models, ServedModel, UnknownModelError
+from genrec.serving.schemas import (
+    MOST_ITEMS,
+    Answer,
+    ErrorOut,
+    EventsIn,
+    EventsOut,
+    Item,
+    ItemsIn,
+    ItemsOut,
+    ModelOut,
+    RecommendationsIn,
+    RecommendationsOut,
+    RollbackIn,
+    VersionOut,
+)
+from genrec.serving.security import DeniedError, Gate, TooFastError
+from genrec.serving.store import ConflictError, Event, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+STATUS: list[tuple[type[Exception], int]] = [
+    (UnknownModelError, 404),
+    (ConflictError, 409),
+    (BusyError, 429),
+    (TooFastError, 429),
+    (ClosedError, 503),
+    (StoreError, 503),
+    (UnknownItemError, 422),
+    (SettingError, 422),
+    (DataError, 422),
+]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
+}
+FOLLOW_SECONDS = 2.0  # how often changes of other servers are looked for
+
+
+class Server:
+    """What the routes share. timeout: seconds that a search may take with its waiting."""
+
+    def __init__(self, models: Models, store: Store, gate: Gate, metrics: Metrics, timeout: float) -> None:
+        self.models, self.store, self.gate, self.metrics, self.timeout = models, store, gate, metrics, timeout
+        self.draining = threading.Event()
+
+
+def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
+    """most_bytes: largest request body."""
+
+    @contextlib.asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        follower = asyncio.create_task(_follow(server))
+        yield
+        server.draining.set()
+        follower.cancel()
+        await run_in_threadpool(server.models.close)
+        server.store.close()
+
+    app = FastAPI(title="genrec", version=__version__, lifespan=life, summary="Recommendations that never leave the catalogue.")
+    app.state.server = server
+    app.include_router(_router(server))
+    app.add_middleware(LimitsMiddleware, most_bytes=most_bytes, metrics=server.metrics)
+    app.add_exception_handler(GenrecError, _known_error)
+    app.add_exception_handler(RequestValidationError, _wrong_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+def _router(server: Server) -> APIRouter:
+    router = APIRouter(responses=ERRORS)
+    models, store, metrics = server.models, server.store, server.metrics
+
+    def needs(scope: str) -> Any:
+        def enter(request: Request, authorization: str | None = Header(None, description="Bearer gr-...")) -> None:
+            request.state.key = server.gate.enter(authorization, scope)
+
+        return Depends(enter)
+
+    @router.post("/v1/recommendations", dependencies=[needs("recommend")], response_model_exclude_none=True)
+    async def recommendations(body: RecommendationsIn) -> RecommendationsOut:
+        """The best items for each history, under the rules given. Exactly min(k, allowed items) per history."""
+        if body.user_ids is not None:
+            model = models.get(body.model)
+            histories: list[list[str]] = await run_in_threadpool(store.histories, model.name, body.user_ids)
+        else:
+            histories = body.histories or []
+        for attempt in (1, 2):
+            model = models.get(body.model)
+            try:
+                prepared = await run_in_threadpool(_prepare, server, model, body, histories)
+                answers = await _search(server, model, prepared, body.explain)
+                break
+            except ClosedError:
+                if attempt == 2 or server.draining.is_set():
+                    raise  # else the model was swapped between two lines: ask the new one
+        users: list[str | None] = [*body.user_ids] if body.user_ids is not None else [None] * len(answers)
+        out = [Answer(user_id=u, items=[_item(i, body.fields) for i in items]) for u, items in zip(users, answers, strict=True)]
+        return RecommendationsOut(model=model.name, catalogue=_version(prepared.version), answers=out)
+
+    @router.post("/v1/events", status_code=201, dependencies=[needs("events")])
+    def events(body: EventsIn) -> EventsOut:
+        """Append to histories. What is answered with 201 is on disk, and the next recommendation by user id reads it."""
+        model = models.get(body.model)
+        version = model.live.current
+        known = version.rows([event.item_id for event in body.events]) >= 0
+        if not known.all() and body.unknown_items == "raise":
+            strange = next(event.item_id for event, is_known in zip(body.events, known, strict=True) if not is_known)
+            raise UnknownItemError(f"events: {int((~known).sum())} items are not in the catalogue, for example {strange!r}.")
+        kept = [Event(**event.model_dump()) for event, is_known in zip(body.events, known, strict=True) if is_known]
+        new = store.add_events(model.name, kept)
+        metrics.events.labels(model.name).inc(new)
+        return EventsOut(new=new)
+
+    @router.delete("/v1/users/{user_id}", dependencies=[needs("events")])
+    def forget(user_id: str, model: str | None = None) -> dict[str, int]:
+        """Delete all events of a user."""
+        return {"deleted": store.forget(models.get(model).name, user_id)}
+
+    @router.get("/v1/catalog/items", dependencies=[needs("recommend")])
+    def items(
+        model: str | None = None,
+        item_id: Annotated[list[str], Query(max_length=MOST_ITEMS)] = [],  # noqa: B006  # FastAPI copies it
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> ItemsOut:
+        """Items by id, or a page of all that can be found, in catalogue order."""
+        version = models.get(model).live.current
+        if item_id:
+            rows = version.rows(item_id)
+            return ItemsOut(items=_fields(version, rows[(rows >= 0) & version.live[np.maximum(rows, 0)]]), next=None)
+        start = 0 if after is None else int(version.rows([after])[0]) + 1
+        if start == 0 and after is not None:
+            raise UnknownItemError(f"after: {after!r} is not in the catalogue.")
+        rows = start + np.flatnonzero(version.live[start:])[: limit + 1]
+        found = _fields(version, rows[:limit])
+        return ItemsOut(items=found, next=found[-1][ITEM_ID] if len(rows) > limit else None)
+
+    @router.post("/v1/catalog/items", status_code=201, dependencies=[needs("catalog")])
+    def put_items(body: ItemsIn) -> VersionOut:
+        """Add items, or replace fields of items. They can be found when this answers, and after a crash too."""
+        model = models.get(body.model)
+        table = model.table(body.items)
+        make = model.live.replace if body.replace else model.live.add
+        return _version(model.change(lambda: make(table)))
+
+    @router.delete("/v1/catalog/items", dependencies=[needs("catalog")])
+    def remove_items(
+        item_id: Annotated[list[str], Query(min_length=1, max_length=MOST_ITEMS)], model: str | None = None
+    ) -> VersionOut:
+        """Never recommend these items again. Histories may still hold them."""
+        served = models.get(model)
+        return _version(served.change(lambda: served.live.remove(item_id)))
+
+    @router.get("/v1/catalog/versions", dependencies=[needs("recommend")])
+    def versions(model: str | None = None) -> list[VersionOut]:
+        """The versions that can be rolled back to, the current one last."""
+        return [_version(version) for version in models.get(model).live.versions()]
+
+    @router.post("/v1/catalog/versions/rollback", status_code=201, dependencies=[needs("catalog")])
+    def rollback(body: RollbackIn) -> VersionOut:
+        """Bring the content of an earlier version back, as a new version."""
+        model = models.get(body.model)
+        return _version(model.change(lambda: model.live.rollback(body.to)))
+
+    @router.get("/v1/models", dependencies=[needs("recommend")])
+    def list_models() -> list[ModelOut]:
+        return [_model(model) for model in models]
+
+    @router.post("/v1/models/{name}/reload", dependencies=[needs("admin")])
+    def reload(name: str) -> ModelOut:
+        """Load the bundle's folder again, and swap it in when it is ready. Nothing is refused meanwhile."""
+        return _model(models.reload(name))
+
+    @router.get("/healthz", responses={})
+    def healthz() -> dict[Literal["status"], str]:
+        """The process runs."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    def readyz() -> dict[str, Any]:
+        """Models are loaded and the server is not shutting down."""
+        if server.draining.is_set():
+            raise ClosedError("The server is shutting down.")
+        return {"status": "ready", "models": [model.name for model in models]}
+
+    @router.get("/metrics", response_class=Response, dependencies=[needs("recommend")])
+    def prometheus() -> Response:
+        """Counts and times for Prometheus."""
+        for model in models:
+            metrics.waiting.labels(model.name).set(model.engine.waiting)
+            metrics.version.labels(model.name).set(model.live.current.number)
+            metrics.items.labels(model.name).set(len(model.live.current))
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _prepare(server: Server, model: ServedModel, body: RecommendationsIn, histories: list[list[str]]) -> Prepared:
+    started = time.perf_counter()
+    prefixes = None if body.max_per_prefix is None else {int(length): most for length, most in body.max_per_prefix.items()}
+    rules = Rules(
+        body.k, body.beam_width, body.exclude_seen, body.where, body.exclude_item_ids, body.only_item_ids, body.filters,
+        body.max_per, prefixes, "ignore" if body.user_ids is not None else body.unknown_items,
+    )  # fmt: skip
+    if body.fields is not None:
+        _check_fields(body.fields, model.live.current)
+    prepared = model.recommender.prepare(histories, rules)
+    metrics, name = server.metrics, model.name
+    for query in prepared.queries:
+        metrics.beam.labels(name).observe(max(query.widths))
+        bitmap = query.rules.bitmap
+        metrics.allowed.labels(name).observe(len(prepared.version) if bitmap is None else len(bitmap))
+    metrics.observe(name, "prepare_seconds", time.perf_counter() - started)
+    return prepared
+
+
+async def _search(server: Server, model: ServedModel, prepared: Prepared, explain: bool) -> list[list[Recommendation]]:
+    found: Found = await _in_time(server, model.engine.submit(prepared.queries, prepared.version.snapshot))
+    started = time.perf_counter()
+    for query, (rows, _) in zip(prepared.queries, found, strict=True):
+        server.metrics.count_items(model.name, rows)
+        server.metrics.short.labels(model.name).inc(len(rows) < query.k)
+    if explain:
+        work = model.engine.call(lambda: model.recommender.finish(prepared, found, explained=True))
+        answers = await _in_time(server, work)
+    else:
+        answers = await run_in_threadpool(model.recommender.finish, prepared, found)
+    server.metrics.observe(model.name, "finish_seconds", time.perf_counter() - started)
+    return answers
+
+
+async def _in_time(server: Server, future: Any) -> Any:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), server.timeout)
+    except TimeoutError:
+        raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
+
+
+async def _follow(server: Server) -> None:
+    """Do what other servers wrote to the same store."""
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        for model in server.models:
+            try:
+                await run_in_threadpool(model.catch_up)
+            except Exception:
+                log.exception("The changes of other servers could not be read")
+
+
+def _check_fields(fields: list[str], version: CatalogueVersion) -> None:
+    for field in fields:
+        if field not in version.table.column_names:
+            raise SettingError(f"fields names {field!r}. The catalogue has {', '.join(version.table.column_names)}.")
+
+
+def _item(item: Recommendation, fields: list[str] | None) -> Item:
+    kept = item.fields if fields is None else {name: value for name, value in item.fields.items() if name in fields}
+    why = None if item.explanation is None else asdict(item.explanation)
+    return Item(item_id=item.item_id, rank=item.rank, score=item.score, fields=_plain(kept), explanation=why)
+
+
+def _fields(version: CatalogueVersion, rows: np.ndarray) -> list[dict[str, Any]]:
+    return [_plain(fields) for fields in version.fields(rows)]
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Values that JSON has: no NaN, no infinity, bytes as text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        return value
+
+    return {name: plain(value) for name, value in fields.items()}
+
+
+def _version(version: CatalogueVersion) -> VersionOut:
+    return VersionOut(
+        number=version.number, hash=version.hash, items=len(version), about=version.about, time=version.time
+    )  # fmt: skip
+
+
+def _model(model: ServedModel) -> ModelOut:
+    recommender = model.recommender
+    torch_model, serving = recommender.ranker.model, recommender.bundle.serving
+    return ModelOut(
+        name=model.name,
+        architecture=type(torch_model).__name__,
+        weights=sum(parameter.numel() for parameter in torch_model.parameters()),
+        levels=list(model.live.sizes),
+        codes=model.base,
+        k=serving.k,
+        beam_width=serving.beam_width,
+        exclude_seen=serving.exclude_seen,
+        filters=sorted(recommender.prepared),
+        catalogue=_version(model.live.current),
+    )
+
+
+def _problem(status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"type": kind, "message": message}}, status, headers)
+
+
+def _known_error(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, DeniedError):
+        headers = None if error.known else {"WWW-Authenticate": "Bearer"}
+        return _problem(403 if error.known else 401, "DeniedError", str(error), headers)
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+    headers = None
+    if isinstance(error, (BusyError, TooFastError)):
+        headers = {"Retry-After": str(max(1, round(error.retry_after + 0.5)))}
+    if status == 500:
+        log.error("Unexpected %s", type(error).__name__, exc_info=error)
+    return _problem(status, type(error).__name__, str(error), headers)
+
+
+def _wrong_request(_: Request, error: Exception) -> JSONResponse:
+    """Where in the request what is wrong, without repeating what was sent."""
+    assert isinstance(error, RequestValidationError)
+    parts = [f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in error.errors()[:5]]
+    return _problem(422, "InvalidRequest", "; ".join(parts))
+
+
+def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, "HTTPError", str(error.detail), dict(error.headers or {}))

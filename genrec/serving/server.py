@@ -1,0 +1,102 @@
+"""`genrec serve`: settings in, a running server out.
+
+    genrec serve runs/shop
+    genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --store postgresql+psycopg://db/genrec
+
+Without a key file it listens on loopback only.
+"""
+
+import ipaddress
+import logging
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from genrec.errors import SettingError, check_integer
+from genrec.recommender import Recommender
+from genrec.serving.app import Server, make_app
+from genrec.serving.engine import Engine, TorchEngine
+from genrec.serving.metrics import Metrics
+from genrec.serving.models import Models, ServedModel
+from genrec.serving.security import Gate, read_keys
+from genrec.serving.store import Store
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """bundles: model name -> folder. store: database URL. keys: key file (None: everybody may, on loopback). batch: histories
+    searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
+    answer. most_bytes: of a request. drain: seconds that requests under way get when the server is told to stop. filters: rules
+    prepared for every model, name -> `where`.
+    """
+
+    bundles: dict[str, Path]
+    store: str = "sqlite:///serving.db"
+    keys: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    device: str | None = None
+    batch: int = 64
+    most_waiting: int = 1024
+    timeout: float = 30.0
+    most_bytes: int = 4 * 2**20
+    drain: int = 30
+    filters: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_integer("port", self.port, 0, 65_535)
+        check_integer("most_bytes", self.most_bytes, 1)
+        if not self.timeout > 0:
+            raise SettingError(f"timeout must be above 0 seconds, got {self.timeout}.")
+        for name in self.bundles:
+            if not re.fullmatch(r"[\w.-]{1,64}", name):
+                raise SettingError(f"A model's name is of letters, digits, '.', '-' and '_', at most 64, got {name!r}.")
+        if self.keys is None and not _is_loopback(self.host):
+            raise SettingError(
+                f"Listening on {self.host} without API keys would let everybody in. Make a key file "
+                "(`genrec keys add keys.json NAME`) and pass --keys, or listen on 127.0.0.1."
+            )
+
+
+def build_app(settings: ServerSettings) -> FastAPI:
+    """The app with everything loaded."""
+    metrics = Metrics()
+    gate = Gate(None if settings.keys is None else read_keys(settings.keys))
+    store = Store(settings.store)
+
+    def make_engine(name: str, recommender: Recommender) -> Engine:
+        return TorchEngine(recommender.ranker, settings.batch, settings.most_waiting, partial(metrics.observe, name))
+
+    def load(name: str, folder: Path) -> ServedModel:
+        return ServedModel(name, folder, store, make_engine, settings.filters, settings.device)
+
+    models = Models(load, settings.bundles)
+    return make_app(Server(models, store, gate, metrics, settings.timeout), settings.most_bytes)
+
+
+def run(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT; then take nothing new, answer what is under way, and stop."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("genrec.access")
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    app = build_app(settings)
+    config = uvicorn.Config(
+        app, settings.host, settings.port, access_log=False, log_level="info", timeout_graceful_shutdown=settings.drain,
+        server_header=False,
+    )  # fmt: skip
+    uvicorn.Server(config).run()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
