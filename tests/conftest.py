@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from quick import QUICK
 
 # Before torch is imported anywhere: worker processes that spin against each other are ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,21 +14,6 @@ from genrec.data.interactions import Interactions
 from genrec.data.synthetic import make_shop
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
-
-QUICK = {
-    "text.encoder": "tfidf-svd",
-    "text.collaborative_width": 16,
-    "model.hidden_size": 32,
-    "model.layers": 1,
-    "model.heads": 2,
-    "model.feed_forward": 64,
-    "training.epochs": 2,
-    "training.learning_rate": 1e-2,
-    "training.batch_tokens": 2048,
-    "training.validation_users": 60,
-    "decoding.beam_width": 20,
-    "evaluation.max_questions": 60,
-}
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import QUICK
+from quick import QUICK
 
 from genrec.bundle import read_bundle
 from genrec.cli import VERBS, main

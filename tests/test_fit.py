@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from conftest import QUICK
+from quick import QUICK
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.bundle import read_bundle

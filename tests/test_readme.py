@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from quick import QUICK
 
 import genrec.fit
 from genrec.cli import main

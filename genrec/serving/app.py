@@ -31,17 +31,19 @@ from genrec.serving.limits import LimitsMiddleware
 from genrec.serving.metrics import Metrics
 from genrec.serving.models import Models, ServedModel, UnknownModelError
 from genrec.serving.schemas import (
-    MOST_ITEMS,
+    MOST_IN_QUERY,
     Answer,
     ErrorOut,
     EventsIn,
     EventsOut,
+    Id,
     Item,
     ItemsIn,
     ItemsOut,
     ModelOut,
     RecommendationsIn,
     RecommendationsOut,
+    RemoveIn,
     RollbackIn,
     VersionOut,
 )
@@ -142,15 +144,15 @@ def _router(server: Server) -> APIRouter:
         metrics.events.labels(model.name).inc(new)
         return EventsOut(new=new)
 
-    @router.delete("/v1/users/{user_id}", dependencies=[needs("events")])
-    def forget(user_id: str, model: str | None = None) -> dict[str, int]:
+    @router.delete("/v1/events", dependencies=[needs("events")])
+    def forget(user_id: Id, model: str | None = None) -> dict[str, int]:
         """Delete all events of a user."""
         return {"deleted": store.forget(models.get(model).name, user_id)}
 
     @router.get("/v1/catalog/items", dependencies=[needs("recommend")])
     def items(
         model: str | None = None,
-        item_id: Annotated[list[str], Query(max_length=MOST_ITEMS)] = [],  # noqa: B006  # FastAPI copies it
+        item_id: Annotated[list[str], Query(max_length=MOST_IN_QUERY)] = [],  # noqa: B006  # FastAPI copies it
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> ItemsOut:
@@ -176,11 +178,17 @@ def _router(server: Server) -> APIRouter:
 
     @router.delete("/v1/catalog/items", dependencies=[needs("catalog")])
     def remove_items(
-        item_id: Annotated[list[str], Query(min_length=1, max_length=MOST_ITEMS)], model: str | None = None
+        item_id: Annotated[list[str], Query(min_length=1, max_length=MOST_IN_QUERY)], model: str | None = None
     ) -> VersionOut:
-        """Never recommend these items again. Histories may still hold them."""
+        """Never recommend these items again. Histories may still hold them. For many at once: /v1/catalog/items/remove."""
         served = models.get(model)
         return _version(served.change(lambda: served.live.remove(item_id)))
+
+    @router.post("/v1/catalog/items/remove", status_code=201, dependencies=[needs("catalog")])
+    def remove_many(body: RemoveIn) -> VersionOut:
+        """As DELETE, for more ids than a URL holds; one version for all."""
+        served = models.get(body.model)
+        return _version(served.change(lambda: served.live.remove(body.item_ids)))
 
     @router.get("/v1/catalog/versions", dependencies=[needs("recommend")])
     def versions(model: str | None = None) -> list[VersionOut]:

@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
 
@@ -26,6 +25,7 @@ from genrec.errors import GenrecError
 
 AGAIN = (429, 503)  # the server was full or starting: nothing was done
 TRIES = 4
+IN_QUERY = 100  # ids asked for at once
 
 
 class ServerError(GenrecError):
@@ -64,6 +64,12 @@ class _Call:
     path: str
     body: dict[str, Any] | None = None
     query: dict[str, Any] | None = None
+    twice: bool = False  # whether sending it twice does no harm
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """After which it is sent again: no connection at all; else only if it may have got through and that does no harm."""
+        return (httpx.ConnectError, httpx.TransportError) if self.twice else (httpx.ConnectError,)
 
 
 def _recommend(model: str | None, histories: Any, user_ids: Any, rules: dict[str, Any]) -> _Call:
@@ -74,7 +80,7 @@ def _recommend(model: str | None, histories: Any, user_ids: Any, rules: dict[str
         body["user_ids"] = list(user_ids)
     if rules.get("max_per_prefix"):
         body["max_per_prefix"] = {str(length): most for length, most in rules["max_per_prefix"].items()}
-    return _Call("POST", "/v1/recommendations", body)
+    return _Call("POST", "/v1/recommendations", body, twice=True)
 
 
 def _answers(data: dict[str, Any]) -> list[Answer]:
@@ -86,7 +92,7 @@ def _answers(data: dict[str, Any]) -> list[Answer]:
 
 def _events(model: str | None, events: Iterable[Mapping[str, Any]], unknown_items: str) -> _Call:
     named = [{"event_id": uuid.uuid4().hex, **event} for event in events]
-    return _Call("POST", "/v1/events", {"model": model, "events": named, "unknown_items": unknown_items})
+    return _Call("POST", "/v1/events", {"model": model, "events": named, "unknown_items": unknown_items}, twice=True)
 
 
 def _items(model: str | None, items: Sequence[Mapping[str, Any]], replace: bool) -> _Call:
@@ -94,7 +100,7 @@ def _items(model: str | None, items: Sequence[Mapping[str, Any]], replace: bool)
 
 
 def _remove(model: str | None, item_ids: Sequence[str]) -> _Call:
-    return _Call("DELETE", "/v1/catalog/items", query=_given(model=model, item_id=list(item_ids)))
+    return _Call("POST", "/v1/catalog/items/remove", {"model": model, "item_ids": list(item_ids)})
 
 
 def _given(**query: Any) -> dict[str, Any]:
@@ -141,11 +147,15 @@ class Client:
 
     def forget_user(self, user_id: str) -> int:
         """Delete all events of a user. Returns how many there were."""
-        return self._send(_Call("DELETE", f"/v1/users/{quote(user_id, safe='')}", query=_given(model=self.model)))["deleted"]
+        return self._send(_Call("DELETE", "/v1/events", query=_given(model=self.model, user_id=user_id)))["deleted"]
 
     def items(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Fields of items; those that cannot be found are left out."""
-        return self._send(_Call("GET", "/v1/catalog/items", query=_given(model=self.model, item_id=list(item_ids))))["items"]
+        found = []
+        for start in range(0, len(item_ids), IN_QUERY):
+            query = _given(model=self.model, item_id=list(item_ids[start : start + IN_QUERY]))
+            found += self._send(_Call("GET", "/v1/catalog/items", query=query, twice=True))["items"]
+        return found
 
     def add_items(self, items: Sequence[Mapping[str, Any]], *, replace: bool = False) -> int:
         """Returns the number of the version that has them."""
@@ -174,7 +184,7 @@ class Client:
         for attempt in range(TRIES):
             try:
                 response = self._http.request(call.method, call.path, json=call.body, params=call.query)
-            except (httpx.ConnectError, httpx.RemoteProtocolError):
+            except call.errors:
                 if attempt + 1 == TRIES:
                     raise
                 response = None
@@ -219,7 +229,7 @@ class AsyncClient:
         for attempt in range(TRIES):
             try:
                 response = await self._http.request(call.method, call.path, json=call.body, params=call.query)
-            except (httpx.ConnectError, httpx.RemoteProtocolError):
+            except call.errors:
                 if attempt + 1 == TRIES:
                     raise
                 response = None

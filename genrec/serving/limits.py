@@ -3,6 +3,7 @@
 The log line is JSON and says what was asked for and how it went, never who or what: no ids, no bodies, no query strings.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -30,27 +31,31 @@ class LimitsMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status, size = time.perf_counter(), 500, 0
+        started, status, size, refusing = time.perf_counter(), 500, 0, False
 
         async def counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
             if size > self.most_bytes:
-                raise _TooLargeError
+                raise _TooLargeError  # the app makes a general 400 of it, which `noted` holds back
             return message
 
         async def noted(message: Message) -> None:
             nonlocal status
+            if size > self.most_bytes and not refusing:
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, counted, noted)
-        except _TooLargeError:
-            problem = {"type": "TooLarge", "message": f"A request may have {self.most_bytes} bytes."}
-            await JSONResponse({"error": problem}, 413)(scope, receive, noted)
+            with contextlib.suppress(_TooLargeError):
+                await self.app(scope, counted, noted)
+            if size > self.most_bytes:
+                refusing = True
+                problem = {"type": "TooLarge", "message": f"A request may have {self.most_bytes} bytes."}
+                await JSONResponse({"error": problem}, 413, {"Connection": "close"})(scope, receive, noted)
         finally:
             seconds = time.perf_counter() - started
             route = _route(scope)
@@ -63,5 +68,5 @@ class LimitsMiddleware:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, such as /v1/users/{user_id}; all unknown paths are one."""
+    """The route's template, such as /v1/models/{name}/reload; all unknown paths are one."""
     return getattr(scope.get("route"), "path", "unknown")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MOST_HISTORIES = 1_000
+MOST_IN_QUERY = 200  # ids in a URL, which may have 64 KiB
 MOST_ITEMS = 10_000  # of a history, of a list of ids, of a change to the catalogue
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -105,6 +106,11 @@ class ItemsIn(Strict):
         description="Each with `item_id` and catalogue columns.", examples=[[{"item_id": "B900", "title": "Night cream"}]]
     )
     replace: bool = Field(False, description="The items are there already: give them these fields, keep the others.")
+
+
+class RemoveIn(Strict):
+    model: str | None = None
+    item_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)]
 
 
 class ItemsOut(BaseModel):
