@@ -138,6 +138,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--store", default="sqlite:///serving.db", metavar="URL", help="events and changes (default: %(default)s)"
     )
+    verb.add_argument("--engine", choices=["torch", "vllm"], default="torch", help="who searches (default: %(default)s)")
     verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")
     verb.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="histories searched together (default: %(default)s)")
@@ -286,7 +287,7 @@ def _serve(args: argparse.Namespace) -> int:
             raise SettingError(f"--filter must be NAME=RULE, such as 'cheap=price < 10', got {text!r}.")
         filters[name] = rule
     run(ServerSettings(bundles, args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
-                       args.timeout, args.most_bytes, args.drain, filters))  # fmt: skip
+                       args.timeout, args.engine, args.most_bytes, args.drain, filters))  # fmt: skip
     return 0
 
 

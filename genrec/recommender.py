@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from genrec.bundle import INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
-from genrec.decoding.diversity import Cap, Groups
+from genrec.decoding.diversity import Cap
 from genrec.decoding.explain import Explanation, explain
 from genrec.decoding.filters import Filter, PreparedFilter, intersection
 from genrec.decoding.index import CatalogueIndex
@@ -248,14 +248,10 @@ class Recommender:
                 raise SettingError(
                     f"max_per names the column {name!r}.{nearest(str(name), columns)} The catalogue has {columns}."
                 )
-            if ("groups", name) not in version.caches:
-                version.caches["groups", name] = Groups.of_column(version.table.column(name))
-            caps.append(Cap(version.caches["groups", name], most))
+            caps.append(Cap(version.groups(name), most, name))
         for length, most in (asked.max_per_prefix or {}).items():
             check_integer("max_per_prefix (codes)", length, 1, self.ranker.layout.levels)
-            if ("prefix", length) not in version.caches:
-                version.caches["prefix", length] = Groups.of_prefix(version.snapshot.codes, length)
-            caps.append(Cap(version.caches["prefix", length], most))
+            caps.append(Cap(version.groups(int(length)), most, int(length)))
         return caps
 
     def _rows(self, version: CatalogueVersion, item_ids: Sequence[str], where: str, unsupported: Unsupported) -> np.ndarray:

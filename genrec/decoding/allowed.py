@@ -38,6 +38,11 @@ class Bitmap:
         ranks = np.cumsum(counts, dtype=np.int32) - counts
         return cls(torch.from_numpy(words.astype(np.int32)).to(device), torch.from_numpy(ranks.astype(np.int32)).to(device))
 
+    def mask(self, positions: int) -> np.ndarray:
+        """The set as bool [P], what `from_mask` was given."""
+        packed = self.words.cpu().numpy().astype(np.uint16).view(np.uint8)
+        return np.unpackbits(packed, count=positions, bitorder="little").astype(bool)
+
     def __and__(self, other: "Bitmap") -> "Bitmap":
         """Positions that are in both."""
         words = (self.words & other.words).cpu().numpy().astype(np.uint16)

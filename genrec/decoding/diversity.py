@@ -75,10 +75,11 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Cap:
-    """At most `most` items of any one of `groups`."""
+    """At most `most` items of any one of `groups`. label: the column, or the number of first codes, that made them."""
 
     groups: Groups
     most: int
+    label: str | int = ""
 
 
 class Selection:

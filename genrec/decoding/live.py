@@ -33,6 +33,7 @@ from genrec.columns import ITEM_ID
 from genrec.data.catalogue import Catalogue, as_id_column, require_columns
 from genrec.data.where import where_mask
 from genrec.decoding.changes import Change
+from genrec.decoding.diversity import Groups
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.snapshot import Snapshot
@@ -88,6 +89,17 @@ class CatalogueVersion:
     def where(self, expression: str) -> np.ndarray:
         """Rows that satisfy an expression, removed ones included: bool [R] (see `genrec.data.where`)."""
         return where_mask(self.table, expression, self.caches.setdefault("texts", {}))
+
+    def groups(self, label: str | int) -> Groups:
+        """Which items count together: by the values of a column, or by so many first codes. Kept with the version."""
+        if ("groups", label) not in self.caches:
+            made = (
+                Groups.of_prefix(self.snapshot.codes, label)
+                if isinstance(label, int)
+                else Groups.of_column(self.table.column(label))
+            )
+            self.caches["groups", label] = made
+        return self.caches["groups", label]
 
     @cached_property
     def caches(self) -> dict[Any, Any]:

@@ -47,6 +47,12 @@ class Snapshot:
             mask = mask & self.live
         return Bitmap.from_mask(mask[self._rows_in_order], self.index.device)
 
+    def mask_of(self, bitmap: Bitmap) -> np.ndarray:
+        """The rows of a set of positions: bool [R], what `bitmap` was made of."""
+        mask = np.zeros(len(self.codes), bool)
+        mask[self._rows_in_order] = bitmap.mask(len(self.index))
+        return mask
+
     @cached_property
     def _rows_in_order(self) -> np.ndarray:
         return self.index.rows_in_order.cpu().numpy()

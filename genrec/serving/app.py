@@ -254,7 +254,7 @@ def _prepare(server: Server, model: ServedModel, body: RecommendationsIn, histor
 
 
 async def _search(server: Server, model: ServedModel, prepared: Prepared, explain: bool) -> list[list[Recommendation]]:
-    found: Found = await _in_time(server, model.engine.submit(prepared.queries, prepared.version.snapshot))
+    found: Found = await _in_time(server, model.engine.submit(prepared.queries, prepared.version))
     started = time.perf_counter()
     for query, (rows, _) in zip(prepared.queries, found, strict=True):
         server.metrics.count_items(model.name, rows)

@@ -5,7 +5,7 @@ answers exactly as `BeamRanker.answer` would, one request after the other; it on
 searches in a thread of this process.
 
     engine = TorchEngine(recommender.ranker)
-    found = engine.submit(prepared.queries, prepared.version.snapshot).result()
+    found = engine.submit(prepared.queries, prepared.version).result()
 """
 
 import logging
@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from genrec.decoding.changes import Change
+from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query, Snapshot
 from genrec.errors import GenrecError, check_integer
@@ -43,7 +45,7 @@ class ClosedError(GenrecError):
 class Engine(Protocol):
     """What the server needs of an engine."""
 
-    def submit(self, queries: Sequence[Query], snapshot: Snapshot) -> Future[Found]:
+    def submit(self, queries: Sequence[Query], version: CatalogueVersion) -> Future[Found]:
         """Rows and scores of each query, best first. Raises `BusyError` when too much waits, `ClosedError` after `close`.
 
         A future that was cancelled before its turn costs nothing.
@@ -52,6 +54,10 @@ class Engine(Protocol):
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         """Run `work`, which uses the model, between searches. Raises as `submit`."""
+        ...
+
+    def changed(self, change: Change) -> None:
+        """The catalogue is about to change, in the order of the changes; the next version must be known when this returns."""
         ...
 
     @property
@@ -97,8 +103,11 @@ class TorchEngine:
         self._thread = threading.Thread(target=self._run, name="genrec-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, queries: Sequence[Query], snapshot: Snapshot) -> Future[Found]:
-        return self._put(_Job(len(queries), Future(), queries, snapshot))
+    def submit(self, queries: Sequence[Query], version: CatalogueVersion) -> Future[Found]:
+        return self._put(_Job(len(queries), Future(), queries, version.snapshot))
+
+    def changed(self, change: Change) -> None:
+        """A version brings its own snapshot: there is nothing to do."""
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         return self._put(_Job(1, Future(), work=work))

@@ -43,11 +43,11 @@ class ServedModel:
         self.live = self.recommender.catalogue
         self.base = self.recommender.bundle.codes.hash
         self._turn = threading.RLock()
+        self.engine = make_engine(name, self.recommender)
         self.catch_up()
         self.live.journal = self._write
         for label, where in (filters or {}).items():
             self.recommender.prepare_filter(label, where=where)
-        self.engine = make_engine(name, self.recommender)
 
     def change(self, make: Callable[[], CatalogueVersion]) -> CatalogueVersion:
         """Make a change to the catalogue. Raises `ConflictError` where another server was faster, and catches up with it."""
@@ -63,12 +63,14 @@ class ServedModel:
         with self._turn:
             done = 0
             for _, change in self.store.changes(self.name, self.base, after=self.live.current.number):
+                self.engine.changed(change)
                 self.live.replay(change)
                 done += 1
             return done
 
     def _write(self, change: Change) -> None:
         self.store.add_change(self.name, self.base, self.live.current.number + 1, change)
+        self.engine.changed(change)
 
     def table(self, items: list[dict]) -> pa.Table:
         """Items as a table with the types of the catalogue's columns."""

@@ -13,11 +13,12 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
-from genrec.errors import SettingError, check_integer
+from genrec.errors import SettingError, check_choice, check_integer
 from genrec.recommender import Recommender
 from genrec.serving.app import Server, make_app
 from genrec.serving.engine import Engine, TorchEngine
@@ -31,7 +32,7 @@ from genrec.serving.store import Store
 class ServerSettings:
     """bundles: model name -> folder. store: database URL. keys: key file (None: everybody may, on loopback). batch: histories
     searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
-    answer. most_bytes: of a request. drain: seconds that requests under way get when the server is told to stop. filters: rules
+    answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests under way get when the server is told to stop. filters: rules
     prepared for every model, name -> `where`.
     """
 
@@ -44,11 +45,13 @@ class ServerSettings:
     batch: int = 64
     most_waiting: int = 1024
     timeout: float = 30.0
+    engine: Literal["torch", "vllm"] = "torch"
     most_bytes: int = 4 * 2**20
     drain: int = 30
     filters: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_choice("engine", self.engine, ["torch", "vllm"])
         check_integer("port", self.port, 0, 65_535)
         check_integer("most_bytes", self.most_bytes, 1)
         if not self.timeout > 0:
@@ -70,6 +73,10 @@ def build_app(settings: ServerSettings) -> FastAPI:
     store = Store(settings.store)
 
     def make_engine(name: str, recommender: Recommender) -> Engine:
+        if settings.engine == "vllm":
+            from genrec.serving.vllm.engine import VllmEngine  # an extra of its own
+
+            return VllmEngine(recommender.bundle.folder, settings.batch, settings.most_waiting)
         return TorchEngine(recommender.ranker, settings.batch, settings.most_waiting, partial(metrics.observe, name))
 
     def load(name: str, folder: Path) -> ServedModel:

@@ -39,7 +39,7 @@ def test_requests_that_wait_are_searched_together_and_answered_as_alone(recommen
     engine = TorchEngine(recommender.ranker, observe=lambda name, value: sizes.append(value) if name == "batch_size" else None)
     hold = threading.Event()
     engine.call(hold.wait)
-    futures = [engine.submit(one.queries, one.version.snapshot) for one in prepared]
+    futures = [engine.submit(one.queries, one.version) for one in prepared]
     assert engine.waiting == 6
     hold.set()
     for one, future in zip(prepared, futures, strict=True):
@@ -55,7 +55,7 @@ def test_versions_of_the_catalogue_do_not_mix(recommender: Recommender) -> None:
     before = recommender.prepare([[]], Request(k=80, beam_width=200))
     recommender.catalogue.remove(ids[:10])
     after = recommender.prepare([[]], Request(k=80, beam_width=200))
-    futures = [engine.submit(one.queries, one.version.snapshot) for one in (before, after, before)]
+    futures = [engine.submit(one.queries, one.version) for one in (before, after, before)]
     hold.set()
     assert [len(future.result()[0][0]) for future in futures] == [80, 70, 80]
     engine.close()
@@ -65,15 +65,15 @@ def test_a_full_engine_says_so_and_when_to_come_back(recommender: Recommender) -
     engine, hold = TorchEngine(recommender.ranker, most_waiting=4), threading.Event()
     engine.call(hold.wait)
     one = recommender.prepare([[]] * 2, Request(k=1))
-    engine.submit(one.queries, one.version.snapshot)
+    engine.submit(one.queries, one.version)
     with pytest.raises(BusyError, match="has 3 histories waiting and takes 4") as caught:
-        engine.submit(one.queries, one.version.snapshot)
+        engine.submit(one.queries, one.version)
     assert caught.value.retry_after > 0
     hold.set()
     while engine.waiting:
         time.sleep(0.01)
     large = recommender.prepare([[]] * 9, Request(k=1))
-    assert len(engine.submit(large.queries, large.version.snapshot).result()) == 9, "alone it may be larger than the queue"
+    assert len(engine.submit(large.queries, large.version).result()) == 9, "alone it may be larger than the queue"
     engine.close()
 
 
@@ -83,7 +83,7 @@ def test_what_was_cancelled_before_its_turn_is_not_searched(recommender: Recomme
     hold = threading.Event()
     engine.call(hold.wait)
     one = recommender.prepare([[]], Request(k=1))
-    kept, given_up = (engine.submit(one.queries, one.version.snapshot) for _ in range(2))
+    kept, given_up = (engine.submit(one.queries, one.version) for _ in range(2))
     assert given_up.cancel()
     hold.set()
     assert len(kept.result()) == 1
@@ -100,7 +100,7 @@ def test_one_that_cannot_be_answered_does_not_take_others_with_it(recommender: R
     good = recommender.prepare([[]], Request(k=3))
     bad = recommender.prepare([[]], Request(k=3))
     object.__setattr__(bad.queries[0], "history", np.array([10**9]))
-    futures = [engine.submit(one.queries, one.version.snapshot) for one in (good, bad, good)]
+    futures = [engine.submit(one.queries, one.version) for one in (good, bad, good)]
     hold.set()
     assert len(futures[0].result()[0][0]) == len(futures[2].result()[0][0]) == 3
     with pytest.raises(IndexError):
@@ -112,12 +112,12 @@ def test_closing_answers_what_waits_and_takes_nothing_more(recommender: Recommen
     engine, hold = TorchEngine(recommender.ranker), threading.Event()
     engine.call(hold.wait)
     one = recommender.prepare([[]], Request(k=1))
-    future = engine.submit(one.queries, one.version.snapshot)
+    future = engine.submit(one.queries, one.version)
     threading.Timer(0.1, hold.set).start()
     engine.close()
     assert future.done()
     with pytest.raises(ClosedError):
-        engine.submit(one.queries, one.version.snapshot)
+        engine.submit(one.queries, one.version)
 
 
 @pytest.mark.parametrize("setting", [{"batch": 0}, {"most_waiting": 0}, {"batch": "many"}])

@@ -1,0 +1,94 @@
+"""The vLLM side: a pooling model whose pooler is the whole catalogue-constrained search.
+
+vLLM schedules requests and batches them; one step answers all that it put together. The prompt is a single stand-in token: what is
+asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores. The weights
+are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5 included.
+
+vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
+"""
+
+import os
+from collections.abc import Iterable, Set
+
+import torch
+from torch import Tensor, nn
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.pooler import Pooler
+from vllm.model_executor.models.interfaces_base import attn_type
+
+from genrec.decoding.changes import Change
+from genrec.recommender import Recommender
+from genrec.serving.vllm.wire import unpack
+
+TASK = "token_embed"
+
+
+def register() -> None:
+    """The entry point."""
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model("GenrecForRecommendation", "genrec.serving.vllm.model:GenrecForRecommendation")
+
+
+@attn_type("attention_free")
+class GenrecForRecommendation(nn.Module):
+    """A bundle, as a model of vLLM's."""
+
+    is_pooling_model = True
+    is_attention_free = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        device = str(vllm_config.device_config.device)
+        self.recommender = Recommender.load(vllm_config.model_config.model, device)
+        self.model = self.recommender.ranker.model
+        self.pooler = SearchPooler(self.recommender)
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        return torch.zeros(len(input_ids), 1, device=input_ids.device)
+
+    def forward(self, input_ids: Tensor | None, positions: Tensor, *_: object, **__: object) -> Tensor:
+        """Nothing happens before the pooler."""
+        return torch.zeros(len(positions), 1, device=positions.device)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """The bundle was loaded whole in `__init__`."""
+        return {name for name, _ in self.named_parameters()}
+
+
+class SearchPooler(Pooler):
+    """Answers every request of a step in one search per version of the catalogue."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        super().__init__()
+        self.recommender = recommender
+
+    def get_supported_tasks(self) -> Set[str]:
+        return {TASK}
+
+    def forward(self, hidden_states: Tensor, pooling_metadata) -> list[Tensor | None]:
+        versions = {version.hash: version for version in self.recommender.catalogue.versions()}
+        outputs: list[Tensor | None] = [torch.zeros(0, 2, dtype=torch.float64)] * len(pooling_metadata.pooling_params)
+        asked: dict[int, list] = {}
+        for place, params in enumerate(pooling_metadata.pooling_params):
+            if params.extra_kwargs is not None:  # None: vLLM warms up
+                query, version = unpack(params.extra_kwargs, versions)
+                asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
+        for together in asked.values():
+            found = self.recommender.ranker.answer([query for _, query, _ in together], together[0][2])
+            for (place, _, _), (rows, scores) in zip(together, found, strict=True):
+                outputs[place] = torch.stack([torch.from_numpy(rows).double(), torch.from_numpy(scores).double()], dim=1)
+        return outputs
+
+
+class WorkerExtension:
+    """Methods that the engine can call in vLLM's workers."""
+
+    def genrec_pid(self) -> int:
+        """The worker's process."""
+        return os.getpid()
+
+    def genrec_change(self, data: bytes) -> str:
+        """Do a change of the catalogue; the hash of the version it made."""
+        model = self.model_runner.model  # type: ignore[attr-defined]
+        return model.recommender.catalogue.replay(Change.decode(data)).hash

