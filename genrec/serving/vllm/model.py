@@ -1,8 +1,8 @@
 """The vLLM side: a pooling model whose pooler is the whole catalogue-constrained search.
 
-vLLM schedules requests and batches them; one step answers all that it put together. The prompt is a single stand-in token: what is
-asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores. The weights
-are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5 included.
+vLLM schedules requests and batches them; one step answers all that it put together. The prompt is a single stand-in token: what
+is asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores. The
+weights are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5 included.
 
 vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
 """

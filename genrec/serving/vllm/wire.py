@@ -1,7 +1,7 @@
 """Queries as what travels to an engine in another process: plain numbers, texts and bytes.
 
-In: a query and the version of the catalogue it was made for. Out: a dict, and the same query from it over there. Rules travel as
-a set of rows, not of positions, because two processes may have merged their catalogues at different times; rows are the same.
+In: a query and the version of the catalogue it was made for. Out: a dict, and the same query from it over there. Rules travel
+as a set of rows, not of positions: two processes may merge their catalogues at different times, but rows are the same.
 """
 
 from collections.abc import Mapping
