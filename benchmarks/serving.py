@@ -1,0 +1,179 @@
+"""Answers per second and their times over real HTTP, on loopback: genrec's engines beside `generate` behind the same server.
+
+    python benchmarks/serving.py runs/shop                          # torch and generate; vllm too where it is installed
+    python benchmarks/serving.py runs/shop --engines torch --clients 16 --beams 50 --seconds 20
+
+Closed loop: every client sends its next request when it has the last answer, one history of 20 items each, top 10; the load
+comes from a process of its own. `generate` is Hugging Face's beam search with a trie of dicts, behind the same FastAPI app and
+queue, searching what waits in batches as the others do. Bare: the decoder alone, called with one history per client at once.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import torch
+
+from genrec.recommender import Recommender, Request
+from genrec.serving.engine import TorchEngine
+
+
+class GenerateRanker:
+    """What `TorchEngine` asks of a ranker, answered by `generate`."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        from decoding import build_trie
+
+        self.ranker = recommender.ranker
+        tokens = self.ranker.layout.to_tokens(self.ranker.snapshot.codes)
+        self.trie = build_trie(tokens)
+        self.row_of = {tuple(item): row for row, item in enumerate(tokens.tolist())}
+
+    def answer(self, queries: list, snapshot: object) -> list[tuple[np.ndarray, np.ndarray]]:
+        from genrec.models.tokens import write_histories
+
+        layout, model, levels = self.ranker.layout, self.ranker.model, self.ranker.layout.levels
+        histories = [query.history[-self.ranker.max_history :] for query in queries]
+        tokens, mask = write_histories(histories, self.ranker.snapshot.codes, layout)
+        length, k = tokens.shape[1], queries[0].k
+
+        def allowed(_: int, sequence: torch.Tensor) -> list[int]:
+            node = self.trie
+            for token in sequence[length:].tolist():
+                node = node.get(token, {})
+            return list(node) or [layout.pad]
+
+        output = model.generate(
+            input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask).long(), num_beams=max(queries[0].widths),
+            num_return_sequences=k, max_new_tokens=levels, min_new_tokens=levels, do_sample=False, length_penalty=0.0,
+            prefix_allowed_tokens_fn=allowed, return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        spelled = output.sequences[:, length:].reshape(len(queries), k, levels).tolist()
+        scores = output.sequences_scores.reshape(len(queries), k).numpy()
+        rows = [np.array([self.row_of[tuple(item)] for item in items]) for items in spelled]
+        return list(zip(rows, scores, strict=True))
+
+
+def serve(engine: str, bundle: Path, port: int, store: str) -> None:
+    """In a process of its own."""
+    import uvicorn
+
+    from genrec.serving import server as module
+    from genrec.serving.server import ServerSettings, build_app
+
+    torch.set_num_threads(1)
+    settings = ServerSettings({"shop": bundle}, store, port=port, engine="vllm" if engine == "vllm" else "torch", timeout=600)
+    if engine == "generate":
+        module.TorchEngine = lambda ranker, *rest: TorchEngine(  # type: ignore[assignment]
+            GenerateRanker(Recommender.load(bundle)), *rest
+        )
+    uvicorn.run(build_app(settings), host="127.0.0.1", port=port, access_log=False, log_level="warning")
+
+
+def load(url: str, bodies: list[dict], clients: int, seconds: float) -> tuple[list[float], float, int]:
+    """Seconds of every answer, of the whole run, and how many lists were not full."""
+    times: list[float] = []
+    short = 0
+    stop = time.perf_counter() + seconds
+
+    def client(number: int) -> None:
+        nonlocal short
+        with httpx.Client(timeout=600) as http:
+            turn = number
+            while time.perf_counter() < stop:
+                begun = time.perf_counter()
+                response = http.post(url, json=bodies[turn % len(bodies)])
+                response.raise_for_status()
+                times.append(time.perf_counter() - begun)
+                short += len(response.json()["answers"][0]["items"]) != 10
+                turn += clients
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times, time.perf_counter() - begun, short
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--engines", nargs="+", default=["torch", "vllm", "generate"])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--beams", type=int, nargs="+", default=[20, 50])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    recommender = Recommender.load(arguments.bundle)
+    ids = recommender.bundle.catalogue.item_ids
+    random = np.random.default_rng(arguments.seed)
+    histories = [random.choice(ids, 20).tolist() for _ in range(256)]
+    print(f"{len(ids)} items, codes {recommender.catalogue.sizes}, {arguments.seconds:g} s per cell, seed {arguments.seed}\n")
+    print("| engine | clients | beam width | answers/s | p50 ms | p95 ms | p99 ms | short lists |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for beam in arguments.beams:
+        for clients in arguments.clients:
+            rate = bare(recommender, histories[:clients], beam)
+            print(f"| bare decoder | {clients} | {beam} | {rate:.1f} | | | | |", flush=True)
+    for engine in arguments.engines:
+        if engine == "vllm" and subprocess.run([sys.executable, "-c", "import vllm"], capture_output=True).returncode:
+            print("| vllm | not installed | | | | | | |")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            port = 8765
+            process = multiprocessing.get_context("spawn").Process(
+                target=serve, args=(engine, arguments.bundle, port, f"sqlite:///{folder}/store.db")
+            )
+            process.start()
+            url = f"http://127.0.0.1:{port}"
+            wait(url)
+            for beam in arguments.beams:
+                bodies = [{"histories": [history], "k": 10, "beam_width": beam, "fields": []} for history in histories]
+                load(f"{url}/v1/recommendations", bodies, 2, 1.0)
+                for clients in arguments.clients:
+                    times, took, short = load(f"{url}/v1/recommendations", bodies, clients, arguments.seconds)
+                    p50, p95, p99 = (1000 * float(np.quantile(times, q)) for q in (0.5, 0.95, 0.99))
+                    rate = len(times) / took
+                    print(
+                        f"| {engine} | {clients} | {beam} | {rate:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {short} |",
+                        flush=True,
+                    )
+            process.terminate()
+            process.join()
+
+
+def bare(recommender: Recommender, histories: list[list[str]], beam: int) -> float:
+    """Histories a second."""
+    prepared = recommender.prepare(histories, Request(k=10, beam_width=beam))
+    times = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        recommender.ranker.answer(prepared.queries, prepared.version.snapshot)
+        times.append(time.perf_counter() - begun)
+    return len(histories) / statistics.median(times[1:])
+
+
+def wait(url: str) -> None:
+    for _ in range(1200):
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.25)
+    sys.exit("The server did not start.")
+
+
+if __name__ == "__main__":
+    main()
