@@ -31,10 +31,12 @@ from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.rq_kmeans import RQKMeans
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 SERVING = "serving.json"
-INDEX = "index.safetensors"  # the catalogue index, mapped into memory by the decoder
+# Not beside the weights: vLLM reads every .safetensors file that it finds there as weights.
+COUNTS = "items/counts.safetensors"  # training events per item
+INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 EDITABLE = frozenset({SERVING})
 WORK = "work"  # checkpoints and caches of a fit that is still running; never part of a bundle
 
@@ -138,7 +140,8 @@ def write_bundle(
     """Complete a folder that holds the model and its text tokenizer already. `about` goes into the manifest."""
     codes.save(folder / "codes.parquet")
     pq.write_table(catalogue.table, folder / "catalogue.parquet")
-    save_file({"train_counts": train_counts.astype(np.int64)}, folder / "items.safetensors")
+    (folder / COUNTS).parent.mkdir(exist_ok=True)
+    save_file({"train_counts": train_counts.astype(np.int64)}, folder / COUNTS)
     tokenizer.save(folder / "item_tokenizer")
     embedder.save(folder / "embedder")
     _write_json(folder / "settings.json", asdict(settings))
@@ -174,7 +177,7 @@ def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") ->
         )
     if not np.array_equal(codes.item_ids, catalogue.item_ids):
         raise BundleError(f"catalogue.parquet and codes.parquet in {folder} do not list the same items. Copy the bundle again.")
-    counts = load_file(folder / "items.safetensors")["train_counts"]
+    counts = load_file(folder / COUNTS)["train_counts"]
     return Bundle(folder, manifest, settings, _read_serving(folder), catalogue, codes, counts)
 
 

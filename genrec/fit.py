@@ -107,6 +107,7 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     }
     model.save_pretrained(out)
     save_text_tokenizer(recipe.model, layout, out)
+    (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, codes.hash)
     write_bundle(
         out,

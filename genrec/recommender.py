@@ -104,9 +104,8 @@ class Recommender:
 
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.bundle = bundle
-        codes, path = bundle.codes, bundle.folder / INDEX
-        # Bundles made before the index was saved have none: it is built.
-        index = CatalogueIndex.load(path, codes.hash) if path.exists() else None
+        codes = bundle.codes
+        index = CatalogueIndex.load(bundle.folder / INDEX, codes.hash)
         self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index)
         self.ranker = BeamRanker(
             bundle.load_model(device),

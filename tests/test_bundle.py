@@ -32,6 +32,11 @@ def test_it_loads_with_transformers_alone(bundle: Path) -> None:
     assert torch.isfinite(logits).all()
 
 
+def test_no_tensors_but_the_weights_lie_beside_the_weights(bundle: Path) -> None:
+    """vLLM reads every .safetensors file of a model's folder as weights, and refuses names that the model does not have."""
+    assert [path.name for path in bundle.glob("*.safetensors")] == ["model.safetensors"]
+
+
 def test_it_carries_everything_needed_to_encode_items_later(bundle: Path) -> None:
     opened = read_bundle(bundle)
     tokenizer = RQKMeans.load(bundle / "item_tokenizer")
