@@ -5,18 +5,25 @@
 
 Closed loop: every client sends its next request when it has the last answer, one history of 20 items each, top 10; the load
 comes from a process of its own. `generate` is Hugging Face's beam search with a trie of dicts, behind the same FastAPI app and
-queue, searching what waits in batches as the others do. Bare: the decoder alone, called with one history per client at once.
+queue, searching what waits in batches as the others do. `vllm-beam` is stock vLLM's own online beam search of the same width,
+which knows no catalogue: its illegal sequences are counted. Bare: the decoder alone, with one history per client at once.
 """
 
 import argparse
+import json
 import multiprocessing
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -78,8 +85,23 @@ def serve(engine: str, bundle: Path, port: int, store: str) -> None:
     uvicorn.run(build_app(settings), host="127.0.0.1", port=port, access_log=False, log_level="warning")
 
 
-def load(url: str, bodies: list[dict], clients: int, seconds: float) -> tuple[list[float], float, int]:
-    """Seconds of every answer, of the whole run, and how many lists were not full."""
+def vllm_own(bundle: Path, folder: Path, port: int) -> subprocess.Popen:
+    """Stock vLLM's OpenAI server on the bundle's weights, without genrec."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(bundle / name, folder)
+    config = json.loads((bundle / "config.json").read_text())
+    longest = config["max_position_embeddings"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(longest), "--block-size", "32"]
+    command += ["--max-logprobs", str(config["vocab_size"]), "--served-model-name", "m"]
+    return subprocess.Popen(command, env=os.environ | {"VLLM_PLUGINS": "", "VLLM_CPU_KVCACHE_SPACE": "2"},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+def load(
+    url: str, bodies: list[dict], clients: int, seconds: float, wrong: Callable[[dict], int]
+) -> tuple[list[float], float, int]:
+    """Seconds of every answer, of the whole run, and what was `wrong` with the answers."""
     times: list[float] = []
     short = 0
     stop = time.perf_counter() + seconds
@@ -93,7 +115,7 @@ def load(url: str, bodies: list[dict], clients: int, seconds: float) -> tuple[li
                 response = http.post(url, json=bodies[turn % len(bodies)])
                 response.raise_for_status()
                 times.append(time.perf_counter() - begun)
-                short += len(response.json()["answers"][0]["items"]) != 10
+                short += wrong(response.json())
                 turn += clients
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
@@ -108,7 +130,7 @@ def load(url: str, bodies: list[dict], clients: int, seconds: float) -> tuple[li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--engines", nargs="+", default=["torch", "vllm", "generate"])
+    parser.add_argument("--engines", nargs="+", default=["torch", "vllm", "vllm-beam", "generate"])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--beams", type=int, nargs="+", default=[20, 50])
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -120,29 +142,38 @@ def main() -> None:
     random = np.random.default_rng(arguments.seed)
     histories = [random.choice(ids, 20).tolist() for _ in range(256)]
     print(f"{len(ids)} items, codes {recommender.catalogue.sizes}, {arguments.seconds:g} s per cell, seed {arguments.seed}\n")
-    print("| engine | clients | beam width | answers/s | p50 ms | p95 ms | p99 ms | short lists |")
+    print("| engine | clients | beam width | answers/s | p50 ms | p95 ms | p99 ms | short lists or illegal sequences |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for beam in arguments.beams:
         for clients in arguments.clients:
             rate = bare(recommender, histories[:clients], beam)
             print(f"| bare decoder | {clients} | {beam} | {rate:.1f} | | | | |", flush=True)
     for engine in arguments.engines:
-        if engine == "vllm" and subprocess.run([sys.executable, "-c", "import vllm"], capture_output=True).returncode:
-            print("| vllm | not installed | | | | | | |")
+        if engine.startswith("vllm") and subprocess.run([sys.executable, "-c", "import vllm"], capture_output=True).returncode:
+            print(f"| {engine} | not installed | | | | | | |")
             continue
         with tempfile.TemporaryDirectory() as folder:
             port = 8765
-            process = multiprocessing.get_context("spawn").Process(
-                target=serve, args=(engine, arguments.bundle, port, f"sqlite:///{folder}/store.db")
-            )
-            process.start()
             url = f"http://127.0.0.1:{port}"
-            wait(url)
+            process: Any
+            if engine == "vllm-beam":
+                process, route = vllm_own(arguments.bundle, Path(folder), port), f"{url}/v1/completions"
+                wait(f"{url}/health")
+            else:
+                store, route = f"sqlite:///{folder}/store.db", f"{url}/v1/recommendations"
+                process = multiprocessing.get_context("spawn").Process(
+                    target=serve, args=(engine, arguments.bundle, port, store)
+                )
+                process.start()
+                wait(f"{url}/readyz")
+            wrong = partial(illegal, legal_of(recommender)) if engine == "vllm-beam" else not_full
             for beam in arguments.beams:
                 bodies = [{"histories": [history], "k": 10, "beam_width": beam, "fields": []} for history in histories]
-                load(f"{url}/v1/recommendations", bodies, 2, 1.0)
+                if engine == "vllm-beam":
+                    bodies = own_bodies(recommender, histories, beam)
+                load(route, bodies, 2, 1.0, wrong)
                 for clients in arguments.clients:
-                    times, took, short = load(f"{url}/v1/recommendations", bodies, clients, arguments.seconds)
+                    times, took, short = load(route, bodies, clients, arguments.seconds, wrong)
                     p50, p95, p99 = (1000 * float(np.quantile(times, q)) for q in (0.5, 0.95, 0.99))
                     rate = len(times) / took
                     print(
@@ -150,7 +181,32 @@ def main() -> None:
                         flush=True,
                     )
             process.terminate()
-            process.join()
+            process.wait() if isinstance(process, subprocess.Popen) else process.join()
+
+
+def not_full(answer: dict) -> int:
+    return len(answer["answers"][0]["items"]) != 10
+
+
+def illegal(legal: set[tuple[int, ...]], answer: dict) -> int:
+    """Sequences of a completion that spell no item."""
+    return sum(tuple(choice["token_ids"]) not in legal for choice in answer["choices"])
+
+
+def legal_of(recommender: Recommender) -> set[tuple[int, ...]]:
+    return {tuple(item) for item in recommender.ranker.layout.to_tokens(recommender.ranker.snapshot.codes).tolist()}
+
+
+def own_bodies(recommender: Recommender, histories: list[list[str]], beam: int) -> list[dict]:
+    """The same histories for vLLM's own beam search: as many sequences as the beam is wide, of any tokens."""
+    ranker, version = recommender.ranker, recommender.catalogue.current
+    bodies = []
+    for history in histories:
+        codes = ranker.snapshot.codes[version.rows(history)[-ranker.max_history :]]
+        prompt = [ranker.layout.start, *ranker.layout.to_tokens(codes).reshape(-1).tolist()]
+        bodies.append({"model": "m", "prompt": prompt, "use_beam_search": True, "n": beam, "temperature": 0,
+                       "max_tokens": ranker.layout.levels, "ignore_eos": True, "return_token_ids": True})  # fmt: skip
+    return bodies
 
 
 def bare(recommender: Recommender, histories: list[list[str]], beam: int) -> float:
@@ -167,7 +223,7 @@ def bare(recommender: Recommender, histories: list[list[str]], beam: int) -> flo
 def wait(url: str) -> None:
     for _ in range(1200):
         try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if httpx.get(url).status_code == 200:
                 return
         except httpx.TransportError:
             pass
