@@ -1,1 +1,1 @@
-"""Catalogue-constrained decoding: the index of code tuples and the beam search over it."""
+"""Catalogue-constrained decoding: index, beam search, rules, live catalogue, explanations. docs/decoding.md tells the whole."""
