@@ -1,5 +1,7 @@
 """Decoding against brute force: hypothesis chooses catalogue, depth, model family, beam, filters, overlay and batch."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,8 @@ from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query, Rules, Snapshot
-from genrec.decoding.steps import Head
+from genrec.decoding.steps import Head, check_model
+from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 
 property_test = settings(max_examples=40, deadline=None)
@@ -188,10 +191,25 @@ def test_a_model_that_changes_its_logits_is_followed_or_refused() -> None:
     hidden = torch.randn(1, 1, 16)
     torch.testing.assert_close(Head(model).log_probs(hidden, 0, 20), (model.lm_head(hidden) / 3).log_softmax(-1))
     model.config.logits_scaling = None
-    from genrec.errors import SettingError
-
     with pytest.raises(SettingError, match="changes its logits"):
         Head(model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layer_types": ["linear_attention", "full_attention"]}, "needs attention layers; Qwen3ForCausalLM has"),
+        ({"layer_types": ["sliding_attention"] * 2, "sliding_window": 9}, "attends to the last 9 tokens"),
+        ({"_attn_implementation": "flash_attention_2"}, "was loaded with 'flash_attention_2'"),
+    ],
+)
+def test_models_that_would_not_decode_exactly_are_refused(settings: dict, message: str) -> None:
+    model = copy.deepcopy(make_model("qwen3", 20, 0))
+    check_model(model, 10)
+    for name, value in settings.items():
+        object.__setattr__(model.config, name, value)
+    with pytest.raises(SettingError, match=message):
+        check_model(model, 10)
 
 
 def test_history_beyond_what_the_model_reads_is_still_masked() -> None:

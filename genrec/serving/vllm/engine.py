@@ -12,6 +12,7 @@ import importlib.metadata
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ from genrec.serving.vllm.wire import pack
 log = logging.getLogger(__name__)
 
 TESTED = ("0.32",)
+SECONDS_EACH = 0.01  # per history that waits, a guess: what `Retry-After` is made of
 
 
 def check_version() -> str:
@@ -57,7 +59,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; this model needs none
         self.folder, self.arguments, self.batch, self.most_waiting = str(folder), arguments, batch, most_waiting
         self._changes: list[bytes] = []  # all so far: a worker that is started again begins with the bundle
-        self._waiting, self._closed, self._seconds_each = 0, False, 0.01
+        self._waiting, self._closed = 0, False
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="genrec-vllm", daemon=True).start()
@@ -71,7 +73,7 @@ class VllmEngine:
             if self._llm is None:
                 raise ClosedError("vLLM's process ended and is being started again.")
             if self._waiting and self._waiting + len(queries) > self.most_waiting:
-                raise BusyError(self._waiting, self.most_waiting, self._waiting * self._seconds_each)
+                raise BusyError(self._waiting, self.most_waiting, self._waiting * SECONDS_EACH)
             self._waiting += len(queries)
         future = self._run(self._answers([pack(query, version) for query in queries]))
         future.add_done_callback(lambda _: self._done(len(queries)))
@@ -97,7 +99,7 @@ class VllmEngine:
         with self._lock:
             self._closed = True
         while self._waiting:
-            threading.Event().wait(0.01)
+            time.sleep(0.01)
         if self._llm is not None:
             self._llm.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
