@@ -11,6 +11,7 @@ import os
 import platform
 import typing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 import genrec
 from genrec.codes import CodeTable
@@ -27,6 +28,7 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.models.decoder import embedding_rows
+from genrec.models.packed import pack_linears
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.rq_kmeans import RQKMeans
@@ -93,15 +95,29 @@ class Bundle:
         import torch
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.folder, dtype="auto", local_files_only=True)
+        seq2seq = AutoConfig.from_pretrained(self.folder, local_files_only=True).is_encoder_decoder
+        kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+        model: PreTrainedModel = kind.from_pretrained(self.folder, dtype="auto", local_files_only=True)
         if embedding_rows(model) < self.settings.layout.vocabulary_size:
             raise BundleError(f"The model in {self.folder} has fewer token rows than its code table needs. Fit it again.")
         typing.cast(torch.nn.Module, model).to(device)
+        if torch.device(device).type == "cpu":
+            pack_linears(model)
         return model.eval()
 
     def load_encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
         """The item embedder and the item tokenizer, for items that arrive later."""
         return ItemEmbedder.load(self.folder / "embedder"), RQKMeans.load(self.folder / "item_tokenizer")
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the bundle by all that was frozen in it: 16 hex digits of its manifest's hash."""
+        return _self_hash(self.manifest)[:16]
+
+    @property
+    def architecture(self) -> str:
+        """The model's class in transformers."""
+        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
     @property
     def metrics(self) -> dict[str, Any]:

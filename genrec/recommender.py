@@ -24,11 +24,11 @@ from genrec.bundle import INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
-from genrec.decoding.explain import Explanation, explain
-from genrec.decoding.filters import Filter, PreparedFilter, intersection
+from genrec.decoding.explain import Explanation, explain, weigh, weigh_all
+from genrec.decoding.filters import Filter, PreparedFilter, RecentRules, intersection
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
-from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.ranker import BeamRanker, checked_widths
 from genrec.decoding.snapshot import LONGEST_LIST, Query, Rules
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
@@ -102,24 +102,29 @@ class Prepared:
 class Recommender:
     """A loaded bundle that answers. catalogue: what can be recommended, which may change while it runs."""
 
-    def __init__(self, bundle: Bundle, device: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str | None = None, *, load_model: bool = True) -> None:
+        """load_model: False where an engine in another process searches: then only `prepare` and `finish` are used here."""
         self.bundle = bundle
         codes = bundle.codes
         index = CatalogueIndex.load(bundle.folder / INDEX, codes.hash)
         self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index)
-        self.ranker = BeamRanker(
-            bundle.load_model(device),
-            bundle.settings.layout,
-            self.catalogue.current.snapshot,
-            bundle.serving.beam_width,
-            bundle.settings.max_history,
-        )
         self.prepared: dict[str, PreparedFilter] = {}
+        self.recent_rules = RecentRules()
+        if load_model:
+            self.ranker = BeamRanker(
+                bundle.load_model(device),
+                bundle.settings.layout,
+                self.catalogue.current.snapshot,
+                bundle.serving.beam_width,
+                bundle.settings.max_history,
+            )
 
     @classmethod
-    def load(cls, path: str | Path, device: str | None = None, verify: Literal["full", "size"] = "full") -> Self:
+    def load(
+        cls, path: str | Path, device: str | None = None, verify: Literal["full", "size"] = "full", *, load_model: bool = True
+    ) -> Self:
         """Open the bundle at `path`. Raises `BundleError` naming the file that is missing, truncated or edited."""
-        return cls(read_bundle(path, verify), device)
+        return cls(read_bundle(path, verify), device, load_model=load_model)
 
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int | None = None, *, explain: bool = False, **request: Any
@@ -134,7 +139,8 @@ class Recommender:
         """
         prepared = self.prepare(histories, _request(k, request))
         found = self.ranker.answer(prepared.queries, prepared.version.snapshot, progress=len(prepared.queries) > 1000)
-        return self.finish(prepared, found, explain)
+        codes = prepared.version.snapshot.codes
+        return self.finish(prepared, found, weigh_all(self.ranker, codes, prepared.queries, found) if explain else None)
 
     def prepare(self, histories: Sequence[Sequence[str]], asked: Request) -> "Prepared":
         """Ids and rules as what a search takes. Raises as `recommend`."""
@@ -143,18 +149,24 @@ class Recommender:
         return self._prepared(version, known, asked)
 
     def finish(
-        self, prepared: "Prepared", found: Sequence[tuple[np.ndarray, np.ndarray]], explained: bool = False
+        self,
+        prepared: "Prepared",
+        found: Sequence[tuple[np.ndarray, np.ndarray]],
+        weights: Sequence[Sequence[np.ndarray]] | None = None,
     ) -> list[list[Recommendation]]:
-        """What a search found (rows and scores, one pair per query) as items."""
+        """What a search found (rows and scores, one pair per query) as items, explained where given what `weigh` says."""
+        version, layout = prepared.version, self.bundle.settings.layout
         answers = []
-        for query, (rows, scores) in zip(prepared.queries, found, strict=True):
+        for number, (query, (rows, scores)) in enumerate(zip(prepared.queries, found, strict=True)):
             items = [
                 Recommendation(values.pop(ITEM_ID), rank, float(score), values)
-                for rank, (values, score) in enumerate(zip(prepared.version.fields(rows), scores, strict=True), start=1)
+                for rank, (values, score) in enumerate(zip(version.fields(rows), scores, strict=True), start=1)
             ]
-            if explained:
-                why = [explain(self.ranker, prepared.version, query.history, int(row)) for row in rows]
-                items = [replace(item, explanation=reason) for item, reason in zip(items, why, strict=True)]
+            if weights is not None:
+                items = [
+                    replace(item, explanation=explain(version, layout, query.history, int(row), weight))
+                    for item, row, weight in zip(items, rows, weights[number], strict=True)
+                ]
             answers.append(items)
         return answers
 
@@ -163,7 +175,9 @@ class Recommender:
         check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
         version = self.catalogue.current
         [row] = self._rows(version, [item_id], "item_id", "raise")
-        return explain(self.ranker, version, self._rows(version, history, "history", unsupported), int(row))
+        rows = self._rows(version, history, "history", unsupported)
+        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row))
+        return explain(version, self.ranker.layout, rows, int(row), weights)
 
     def prepare_filter(
         self,
@@ -211,7 +225,7 @@ class Recommender:
         serving, rules = self.bundle.serving, self._rules(version, asked)
         k = serving.k if asked.k is None else asked.k
         seen = serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
-        widths = self.ranker.widths(asked.beam_width, k)
+        widths = checked_widths(asked.beam_width, k, serving.beam_width, self.bundle.settings.layout.levels)
         return Prepared(version, [Query(history, k, widths, seen, rules) for history in histories])
 
     def _rules(self, version: CatalogueVersion, asked: Request) -> Rules:
@@ -227,12 +241,12 @@ class Recommender:
                     f"prepare_filter({name!r}, where=...) makes one."
                 )
             bitmaps.append(self.prepared[name].bitmap(version))
-        if only is not None or asked.where is not None or len(excluded) > LONGEST_LIST:
+        if asked.where is not None:
+            bitmaps.append(self.recent_rules.bitmap(asked.where, version))
+        if only is not None or len(excluded) > LONGEST_LIST:
             mask = np.full(len(version.live), only is None)
             if only is not None:
                 mask[only] = True
-            if asked.where is not None:
-                mask &= version.where(asked.where)
             if len(excluded) > LONGEST_LIST:
                 mask[excluded] = False
                 excluded = excluded[:0]
@@ -249,7 +263,7 @@ class Recommender:
                 )
             caps.append(Cap(version.groups(name), most, name))
         for length, most in (asked.max_per_prefix or {}).items():
-            check_integer("max_per_prefix (codes)", length, 1, self.ranker.layout.levels)
+            check_integer("max_per_prefix (codes)", length, 1, self.bundle.settings.layout.levels)
             caps.append(Cap(version.groups(int(length)), most, int(length)))
         return caps
 

@@ -1,7 +1,11 @@
 """The README's commands and its Python example, run as they are written (with a quick recipe)."""
 
+import json
 import re
 import shlex
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,9 +53,26 @@ def test_the_commands_work_in_the_order_of_the_page(shop_folder: Path) -> None:
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
         if "path/to/llm" in command or arguments[0] == "serve":
-            continue  # tests/test_fit.py takes that road with a model it makes; tests/serving starts servers
+            continue  # tests/test_fit.py takes that road with a model it makes; the server is started below
         assert main([*arguments, *(FLAGS if arguments[0] == "fit" else [])]) == 0, command
     assert (shop_folder / "recommendations.parquet").exists()
+    [serve] = [command for command in COMMANDS if command.startswith("genrec serve ")]
+    [curl] = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("curl ")]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    server = subprocess.Popen([sys.executable, "-m", "genrec.cli", *shlex.split(serve)[1:], "--port", port])
+    try:
+        # The only changes to the page: a free port, and patience while it starts.
+        again = "--retry 100 --retry-connrefused --retry-delay 1 "
+        words = shlex.split(curl.replace("localhost:8000", f"127.0.0.1:{port}").replace("curl ", f"curl {again}"))
+        answer = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        [items] = [answer["items"] for answer in answer["answers"]]
+        assert len(items) == 3
+        assert all(set(item["fields"]) == {"title"} and item["fields"]["title"] for item in items)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_the_python_example_works(

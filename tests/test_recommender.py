@@ -56,6 +56,21 @@ def test_rules_by_id_hold(recommender: Recommender, ids: list[str]) -> None:
     assert recommender.recommend([ids[:2]], k=10, only_item_ids=[]) == [[]]
 
 
+def test_a_rule_is_worked_out_once_per_catalogue_and_the_oldest_is_forgotten(bundle: Path) -> None:
+    recommender, hits = Recommender.load(bundle), []
+    recommender.recent_rules.most = 2
+    recommender.recent_rules.observe = hits.append
+    cheap = [item.item_id for item in recommender.recommend([[]], k=80, beam_width=90, where="price < 15")[0]]
+    for where in ("price < 15", "price < 20", "price < 25", "price < 15"):
+        recommender.recommend([[]], k=3, where=where)
+    assert hits == [False, True, False, False, False]
+    recommender.catalogue.remove(cheap[:2])
+    assert [i.item_id for i in recommender.recommend([[]], k=80, beam_width=90, where="price < 15")[0]] == cheap[2:]
+    recommender.catalogue.merge()
+    assert [i.item_id for i in recommender.recommend([[]], k=80, beam_width=90, where="price < 15")[0]] == cheap[2:]
+    assert hits[-2:] == [False, False]
+
+
 def test_where_max_per_and_prepared_filters_hold_together(recommender: Recommender, ids: list[str]) -> None:
     recommender.prepare_filter("affordable", where="price < 18")
     recommender.prepare_filter("not the first ten", exclude_item_ids=ids[:10])

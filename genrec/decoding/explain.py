@@ -19,10 +19,11 @@ import torch
 from genrec.columns import ITEM_ID
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.snapshot import Query
 from genrec.decoding.steps import start
 from genrec.embedding.text import title_column
 from genrec.errors import DataError
-from genrec.models.tokens import write_histories
+from genrec.models.tokens import TokenLayout, write_histories
 
 SAMPLE = 20_000  # items whose words are counted: enough to know what is usual
 BATCH = 64
@@ -99,26 +100,43 @@ def code_log_probs(ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np
     return found
 
 
-def explain(ranker: BeamRanker, version: CatalogueVersion, history: np.ndarray, row: int, most: int = 5) -> Explanation:
-    """Why catalogue row `row` got its score after `history` (rows, oldest first). most: history items named.
+def weigh(ranker: BeamRanker, codes: np.ndarray, history: np.ndarray, row: int) -> np.ndarray:
+    """What the model says about item `row` after `history` (catalogue rows, oldest first): float32 [L + H].
 
-    Only the items that the model reads (the last `max_history`) can have an influence.
+    First log P of each code, then for each of the H history items that the model reads (the last `max_history`) the score with
+    it minus the score without it. codes: int [R, L], of every catalogue row.
     """
-    codes = version.snapshot.codes
     read = np.asarray(history[-ranker.max_history :], np.int64)
     without = [np.delete(read, place) for place in range(len(read))]
     log_probs = code_log_probs(ranker, [read, *without], np.full(len(read) + 1, row), codes)
     scores = log_probs.sum(axis=1)
+    return np.concatenate([log_probs[0], scores[0] - scores[1:]])
+
+
+def weigh_all(
+    ranker: BeamRanker, codes: np.ndarray, queries: Sequence[Query], found: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> list[list[np.ndarray]]:
+    """`weigh` for every row that was found for every query."""
+    return [
+        [weigh(ranker, codes, query.history, int(row)) for row in rows] for query, (rows, _) in zip(queries, found, strict=True)
+    ]
+
+
+def explain(
+    version: CatalogueVersion, layout: TokenLayout, history: np.ndarray, row: int, weights: np.ndarray, most: int = 5
+) -> Explanation:
+    """What `weigh` found, in the words of the catalogue; no model is needed. most: history items named."""
+    log_probs, changes = np.split(weights, [layout.levels])
+    read = np.asarray(history, np.int64)[len(history) - len(changes) :]
     titles = _titles(version)
     ids = version.table.column(ITEM_ID)
-    changes = scores[0] - scores[1:]
     strongest = np.argsort(-np.abs(changes), kind="stable")[:most]
     influences = [Influence(ids[int(read[p])].as_py(), _title(titles, int(read[p])), float(changes[p])) for p in strongest]
     levels = [
-        CodeMeaning(ranker.layout.name(level, int(codes[row, level])), float(np.exp(log_probs[0, level])), *meaning)
+        CodeMeaning(layout.name(level, int(version.snapshot.codes[row, level])), float(np.exp(log_probs[level])), *meaning)
         for level, meaning in enumerate(_meanings(version, row))
     ]
-    return Explanation(ids[row].as_py(), _title(titles, row), float(scores[0]), levels, influences)
+    return Explanation(ids[row].as_py(), _title(titles, row), float(log_probs.sum()), levels, influences)
 
 
 def _meanings(version: CatalogueVersion, row: int) -> list[tuple[int, list[str], list[str]]]:

@@ -6,7 +6,9 @@ appended, a new version costs the rows it added.
 Legend: `R` catalogue rows.
 """
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,7 @@ from genrec.columns import ITEM_ID
 from genrec.data.where import where_mask
 from genrec.decoding.allowed import Bitmap
 from genrec.decoding.live import CatalogueVersion
+from genrec.decoding.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,30 @@ class PreparedFilter:
                 self._mask = mask  # one assignment: another thread sees the old mask or the new one
             version.caches[self] = version.snapshot.bitmap(mask[: len(version.live)])
         return version.caches[self]
+
+
+class RecentRules:
+    """The bitmaps of the last `most` `where` expressions. observe: told for each use whether its bitmap was there."""
+
+    def __init__(self, most: int = 32, observe: Callable[[bool], None] = lambda hit: None) -> None:
+        self.most, self.observe = most, observe
+        self._kept: OrderedDict[str, tuple[Snapshot, Bitmap]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def bitmap(self, where: str, version: CatalogueVersion) -> Bitmap:
+        """The live rows of `version` that `where` keeps."""
+        with self._lock:
+            snapshot, bitmap = self._kept.get(where, (None, None))
+            hit = snapshot is version.snapshot
+        self.observe(hit)
+        if bitmap is None or not hit:
+            bitmap = version.snapshot.bitmap(version.where(where))
+        with self._lock:
+            self._kept[where] = version.snapshot, bitmap
+            self._kept.move_to_end(where)
+            if len(self._kept) > self.most:
+                self._kept.popitem(last=False)
+        return bitmap
 
 
 def intersection(bitmaps: Sequence[Bitmap]) -> Bitmap | None:

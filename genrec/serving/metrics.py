@@ -13,8 +13,8 @@ _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class Metrics:
     """stage: prepare (ids, rules), queue (waiting for a turn), search, finish (items, explanations)."""
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
         self.requests = Counter("genrec_requests", "Requests answered", ["route", "status"], registry=registry)
         self.latency = Histogram("genrec_request_seconds", "Time to answer", ["route"], registry=registry, buckets=_SECONDS)
         self.stages = Histogram(
@@ -32,7 +32,7 @@ class Metrics:
         self.unique = Gauge("genrec_unique_items", "Different items returned since the start", ["model"], registry=registry)
         self.version = Gauge("genrec_catalogue_version", "Number of the current version", ["model"], registry=registry)
         self.items = Gauge("genrec_catalogue_items", "Items that can be found", ["model"], registry=registry)
-        self.rules = Counter("genrec_rules", "where rules, by whether they were kept", ["model", "cache"], registry=registry)
+        self.rules = Counter("genrec_rules", "where rules, by whether one was kept", ["model", "cache"], registry=registry)
         self.events = Counter("genrec_events", "Events written", ["model"], registry=registry)
         self._seen: dict[str, np.ndarray] = {}
 
@@ -42,6 +42,10 @@ class Metrics:
             self.batch.labels(model).observe(value)
         else:
             self.stages.labels(model, name.removesuffix("_seconds")).observe(value)
+
+    def count_rule(self, model: str, hit: bool) -> None:
+        """A `where` rule whose items were kept from before, or not."""
+        self.rules.labels(model, "hit" if hit else "miss").inc()
 
     def count_items(self, model: str, rows: np.ndarray) -> None:
         """rows: catalogue rows that were returned."""

