@@ -11,7 +11,7 @@ MOST_HISTORIES = 1_000
 MOST_IN_QUERY = 200  # ids in a URL, which may have 64 KiB
 MOST_ITEMS = 10_000  # of a history, of a list of ids, of a change to the catalogue
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]  # PostgreSQL has no NUL
 Ids = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 

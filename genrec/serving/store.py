@@ -8,13 +8,16 @@ database by URL: a SQLite file by default (write-ahead log, synced at every comm
     store.histories("shop", ["u1"])          # [["B001"]]
 """
 
+import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    Connection,
     Float,
     Integer,
     LargeBinary,
@@ -28,10 +31,24 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    TimeoutError,
+)
 
 from genrec.decoding.changes import Change
 from genrec.errors import GenrecError, SettingError
+
+log = logging.getLogger(__name__)
+
+INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # both know ON CONFLICT DO NOTHING
+ATTEMPTS = 3
 
 _meta = MetaData()
 _events = Table(
@@ -84,36 +101,44 @@ class Store:
                 "The store must be a database URL such as sqlite:///serving.db or postgresql+psycopg://host/name, got "
                 f"{url!r}: {error}"
             ) from None
-        if self.engine.dialect.name == "sqlite":
+        kind = self.engine.dialect.name
+        if kind not in INSERT:
+            raise SettingError(f"The store must be one of {', '.join(INSERT)}, got {kind}.")
+        self._insert = INSERT[kind]
+        if kind == "sqlite":
             event.listen(self.engine, "connect", _careful)
+        for attempt in range(ATTEMPTS):
+            try:
+                _meta.create_all(self.engine)
+                break
+            except (OperationalError, IntegrityError, ProgrammingError) as error:
+                if attempt + 1 == ATTEMPTS:  # else perhaps another server was making the same tables
+                    raise StoreError(f"The store {self.engine.url!r} cannot be opened: {error.orig}.") from None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
         try:
-            _meta.create_all(self.engine)
-        except OperationalError as error:
-            raise StoreError(f"The store {self.engine.url!r} cannot be opened: {error.orig}.") from None
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            log.error("The store failed: %s", error)  # here only: it may name hosts
+            raise StoreError("The store cannot be reached or written. Nothing of this request was kept.") from None
 
     def add_events(self, model: str, events: Sequence[Event]) -> int:
         """Write events, all or none; those whose `event_id` is known already are left out. Returns how many were new."""
-        now, new = time.time(), 0
-        with self.engine.begin() as connection:
-            named = [e.event_id for e in events if e.event_id is not None]
-            query = select(_events.c.event_id).where(_events.c.model == model, _events.c.event_id.in_(named))
-            known = set(connection.execute(query).scalars()) if named else set()
-            rows = []
-            for one in events:
-                if one.event_id is None or one.event_id not in known:
-                    known.add(one.event_id)
-                    timestamp = now if one.timestamp is None else one.timestamp
-                    rows.append({"model": model, "user_id": one.user_id, "item_id": one.item_id, "timestamp": timestamp,
-                                 "event_id": one.event_id})  # fmt: skip
-            if rows:
-                connection.execute(insert(_events), rows)
-                new = len(rows)
-        return new
+        now = time.time()
+        rows = [{"model": model, **asdict(e), "timestamp": now if e.timestamp is None else e.timestamp} for e in events]
+        if not rows:
+            return 0
+        # The database decides what is known: two servers may be sent the same event at once.
+        unless_known = self._insert(_events).on_conflict_do_nothing(index_elements=["model", "event_id"])
+        with self._transaction() as connection:
+            return len(connection.execute(unless_known.returning(_events.c.number), rows).all())
 
     def histories(self, model: str, user_ids: Sequence[str], most: int = 1000) -> list[list[str]]:
         """Each user's last `most` item ids, oldest first; an unknown user has none. Equal timestamps: order of arrival."""
         found: list[list[str]] = []
-        with self.engine.connect() as connection:
+        with self._transaction() as connection:
             for user_id in user_ids:
                 query = (
                     select(_events.c.item_id)
@@ -126,12 +151,12 @@ class Store:
 
     def forget(self, model: str, user_id: str) -> int:
         """Delete everything about a user. Returns how many events there were."""
-        with self.engine.begin() as connection:
+        with self._transaction() as connection:
             gone = connection.execute(_events.delete().where(_events.c.model == model, _events.c.user_id == user_id))
             return int(gone.rowcount)
 
     def count_events(self, model: str) -> int:
-        with self.engine.connect() as connection:
+        with self._transaction() as connection:
             return int(connection.execute(select(func.count()).where(_events.c.model == model)).scalar_one())
 
     def add_change(self, model: str, base: str, number: int, change: Change) -> None:
@@ -141,7 +166,7 @@ class Store:
         """
         row = {"model": model, "number": number, "base": base, "change": change.encode(), "time": time.time()}
         try:
-            with self.engine.begin() as connection:
+            with self._transaction() as connection:
                 connection.execute(insert(_changes), row)
         except IntegrityError:
             raise ConflictError(
@@ -155,9 +180,10 @@ class Store:
             .where(_changes.c.model == model, _changes.c.base == base, _changes.c.number > after)
             .order_by(_changes.c.number)
         )
-        with self.engine.connect() as connection:
-            for number, data in connection.execute(query):
-                yield number, Change.decode(data)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        for number, data in rows:
+            yield number, Change.decode(data)
 
     def close(self) -> None:
         self.engine.dispose()

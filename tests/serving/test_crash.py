@@ -14,11 +14,13 @@ from servers import Process
 from genrec.serving.client import Client, ServerError
 
 
-def test_kill_9_during_events_and_changes_loses_nothing_acknowledged(launch: Callable[..., Process], ids: list[str]) -> None:
+def test_kill_9_during_events_and_changes_loses_nothing_acknowledged(
+    launch: Callable[..., Process], ids: list[str], url: str
+) -> None:
     chance = random.Random(1)
     sent, price, there, gone = 0, 0.0, set(), set()
     for turn in range(4):
-        server = launch()
+        server = launch("--store", url)
         with Client(server.url) as client:
             [fields] = client.items([ids[10 + turn]])
         killer = threading.Timer(chance.uniform(0.05, 0.6), server.process.send_signal, [signal.SIGKILL])
@@ -38,7 +40,7 @@ def test_kill_9_during_events_and_changes_loses_nothing_acknowledged(launch: Cal
                 httpx.post(catalogue, json=changed).raise_for_status()
                 price += 1
         server.process.wait()
-    server = launch()
+    server = launch("--store", url)
     with Client(server.url) as client:
         assert {item["item_id"] for item in client.items(sorted(there))} == there
         assert client.items(sorted(gone)) == []

