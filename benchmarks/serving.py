@@ -7,8 +7,8 @@ Closed loop: every client sends its next request when it has the last answer, on
 comes from a process of its own. `generate` is Hugging Face's beam search with a trie of dicts, behind the same FastAPI app and
 queue, searching what waits in batches as the others do. `vllm-beam` is stock vLLM's own online beam search of the same width,
 which knows no catalogue: its illegal sequences are counted. `vllm-beam-tuned`: the same with cache blocks of 32 tokens, the
-least that vLLM takes; with its own default on a CPU, 128, a short history never fills a block and every beam reads it again. Bare:
-the decoder alone, with one history per client at once.
+least that vLLM takes; with its own default on a CPU, 128, a short history never fills a block and every beam reads it again.
+Bare: the decoder alone, with one history per client at once.
 """
 
 import argparse
@@ -145,10 +145,8 @@ def main() -> None:
     ids = recommender.bundle.catalogue.item_ids
     random = np.random.default_rng(arguments.seed)
     histories = [random.choice(ids, 20).tolist() for _ in range(256)]
-    print(
-        f"{len(ids)} items, codes {recommender.catalogue.sizes}, {arguments.rounds} rounds of {arguments.seconds:g} s per cell, "
-        f"seed {arguments.seed}, bundle {recommender.bundle.hash}\n"
-    )
+    about = f"{len(ids)} items, codes {recommender.catalogue.sizes}, bundle {recommender.bundle.hash}, seed {arguments.seed}"
+    print(f"{about}, {arguments.rounds} rounds of {arguments.seconds:g} s per cell\n")
     cells: dict[tuple[str, int, int], list[tuple[list[float], float, int]]] = {}
     for turn in range(arguments.rounds):
         for beam in arguments.beams:
@@ -159,6 +157,7 @@ def main() -> None:
         for engine in arguments.engines:
             print(f"round {turn + 1}: {engine}", file=sys.stderr)
             for clients, beam, cell in measure(engine, arguments, recommender, histories):
+                print(f"  {clients} clients, beam {beam}: {cell[1]:.1f} answers/s", file=sys.stderr)
                 cells.setdefault((engine, clients, beam), []).append(cell)
     print("| engine | clients | beam width | answers/s | p50 ms | p95 ms | p99 ms | short lists or illegal sequences |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

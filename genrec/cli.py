@@ -11,6 +11,7 @@ Every setting of the recipe is also a flag of `fit`: `--training.epochs 5`. `gen
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +137,10 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--port", type=int, default=8000)
     verb.add_argument("--keys", type=Path, metavar="FILE", help="API keys, made by `genrec keys add`")
     verb.add_argument(
-        "--store", default="sqlite:///serving.db", metavar="URL", help="events and changes (default: %(default)s)"
+        "--store",
+        default=os.environ.get("GENREC_STORE", "sqlite:///serving.db"),
+        metavar="URL",
+        help="database of events and changes (default: $GENREC_STORE, else sqlite:///serving.db)",
     )
     verb.add_argument("--engine", choices=["torch", "vllm"], default="torch", help="who searches (default: %(default)s)")
     verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -82,7 +83,8 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 def test_what_genrec_imports_is_a_core_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = {requirement.split(">")[0].split("=")[0] for requirement in project["dependencies"]}
-    serving = {requirement.split(">")[0] for requirement in project["optional-dependencies"]["serving"]}
+    extras = [*project["optional-dependencies"]["serving"], *project["optional-dependencies"]["ray"]]
+    serving = {re.split(r"[\[>]", requirement)[0] for requirement in extras}
     assert third_party_of([path for path in PATHS if "serving" not in path.parts]) - core == set()
     # What FastAPI stands on is its to choose.
     assert third_party_of(PATHS) - core - serving <= {"pydantic", "starlette", "vllm"}

@@ -73,7 +73,7 @@ def test_both_commands_make_their_own_environment(command: str) -> None:
     """-W: as if pyproject.toml were newer than the environment; -n: print, do not run."""
     plan = make("-n", "-W", "pyproject.toml", command)
     assert "-m venv .venv" in plan
-    assert "-c constraints.txt -e '.[text,serving,dev]'" in plan
+    assert "-c constraints.txt -e '.[text,serving,postgresql,ray,dev]'" in plan
 
 
 def test_make_test_checks_style_types_tests_and_coverage() -> None:

@@ -232,6 +232,7 @@ def _router(server: Server) -> APIRouter:
         """Counts and times for Prometheus."""
         for model in models:
             metrics.waiting.labels(model.name).set(model.engine.waiting)
+            metrics.ready.labels(model.name).set(model.engine.ready)
             metrics.version.labels(model.name).set(model.live.current.number)
             metrics.items.labels(model.name).set(len(model.live.current))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")

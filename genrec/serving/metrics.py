@@ -33,6 +33,7 @@ class Metrics:
         self.version = Gauge("genrec_catalogue_version", "Number of the current version", ["model"], registry=registry)
         self.items = Gauge("genrec_catalogue_items", "Items that can be found", ["model"], registry=registry)
         self.rules = Counter("genrec_rules", "where rules, by whether one was kept", ["model", "cache"], registry=registry)
+        self.ready = Gauge("genrec_engine_ready", "1 where the engine takes requests", ["model"], registry=registry)
         self.events = Counter("genrec_events", "Events written", ["model"], registry=registry)
         self._seen: dict[str, np.ndarray] = {}
 
