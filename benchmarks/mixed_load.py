@@ -299,14 +299,26 @@ def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int,
     return checked, wrong, lost
 
 
+def users_with_a_lost_event(record: Record, store: Store) -> list[str]:
+    """Users whose history is not what was acknowledged, in order; one more, the last one sent, may be there as well."""
+    kept = dict(zip(record.events, store.histories(MODEL, list(record.events), most=10**9), strict=True))
+    return [user for user, sent in record.events.items() if kept[user][: len(sent)] != sent or len(kept[user]) > len(sent) + 1]
+
+
+def errors_at_other_times(record: Record) -> list[str]:
+    """What failed while the server was up from the request to the error."""
+    return [what for begun, ended, what in record.errors if not any(a <= ended and begun <= b for a, b in record.away)]
+
+
 def same(answer: Seen, items: list[str], scores: list[float]) -> bool:
-    """The same scores, and the same items but for the order of those whose scores are equal up to rounding."""
-    if len(items) != len(answer.items) or not np.allclose(scores, answer.scores, atol=1e-3):
+    """The same scores and the same items, but for the order of equal ones (up to rounding, the first left out too)."""
+    if len(set(answer.items)) != len(items) or not np.allclose(scores, answer.scores, atol=1e-3):
         return False
-    edge = scores[-1] + 2e-3 if scores else 0.0
+    expected = dict(zip(items, scores, strict=True))
+    edge = min(scores, default=0.0) + 2e-3
     return all(
-        mine == theirs or any(abs(score - other) < 2e-3 for place, other in enumerate(scores) if place != rank) or score <= edge
-        for rank, (mine, theirs, score) in enumerate(zip(items, answer.items, scores, strict=True))
+        score <= edge or abs(expected.get(item, np.inf) - score) < 2e-3
+        for item, score in zip(answer.items, scores, strict=True)
     )
 
 
@@ -332,10 +344,8 @@ def main() -> int:
         load = Load(folder, bundles, arguments.engine, store, arguments.seed)
         record = load.run(arguments.minutes, arguments.customers, arguments.kill_every, arguments.swap_every)
         checked, wrong, lost = wrong_answers(record, bundles, store)
-        kept = dict(zip(record.events, Store(store).histories(MODEL, list(record.events), most=10**9), strict=True))
-    # What was sent last and not acknowledged may be there as well.
-    missing = sum(kept[user][: len(sent)] != sent or len(kept[user]) > len(sent) + 1 for user, sent in record.events.items())
-    strange = [what for begun, ended, what in record.errors if not any(a <= ended and begun <= b for a, b in record.away)]
+        missing = users_with_a_lost_event(record, Store(store))
+    strange = errors_at_other_times(record)
     away = sum(min(b, record.errors[-1][1] if record.errors else b) - a for a, b in record.away)
     p50, p99 = (1000 * float(np.quantile(record.seconds, q)) for q in (0.5, 0.99))
     print(f"engine {arguments.engine}, {arguments.minutes:g} minutes, {arguments.customers} customers, seed {arguments.seed}\n")
@@ -343,7 +353,7 @@ def main() -> int:
     for what, count in {
         "answers": len(record.answers), "computed again": checked, "wrong answers": wrong, **record.done,
         "catalogue changes acknowledged": len(record.versions), "changes lost": len(lost),
-        "events acknowledged": sum(map(len, record.events.values())), "users with an event lost": missing,
+        "events acknowledged": sum(map(len, record.events.values())), "users with an event lost": len(missing),
         "errors while nothing was up": len(record.errors) - len(strange), "errors at other times": len(strange),
         "seconds with nothing up": round(away), "p50 ms": round(p50), "p99 ms": round(p99),
     }.items():  # fmt: skip

@@ -103,11 +103,20 @@ class Bundle:
         typing.cast(torch.nn.Module, model).to(device)
         if torch.device(device).type == "cpu":
             pack_linears(model)
+        self._check_unchanged()
         return model.eval()
 
     def load_encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
         """The item embedder and the item tokenizer, for items that arrive later."""
-        return ItemEmbedder.load(self.folder / "embedder"), RQKMeans.load(self.folder / "item_tokenizer")
+        encoders = ItemEmbedder.load(self.folder / "embedder"), RQKMeans.load(self.folder / "item_tokenizer")
+        self._check_unchanged()
+        return encoders
+
+    def _check_unchanged(self) -> None:
+        """What is read late must be of the same bundle as what was read first."""
+        now = _self_hash(read_manifest(self.folder))[:16]
+        if now != self.hash:
+            raise BundleError(f"{self.folder} now holds bundle {now}, it was opened as {self.hash}. Load it again.")
 
     @cached_property
     def hash(self) -> str:

@@ -1,5 +1,6 @@
 """Bundles: whole or refused, and loadable without genrec."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -116,3 +117,16 @@ def test_checking_sizes_only_is_an_option_and_nothing_else_is(copy: Path) -> Non
     Recommender.load(copy, verify="size")
     with pytest.raises(SettingError, match=r"verify must be one of \['full', 'size'\]"):
         Recommender.load(copy, verify="none")  # type: ignore[arg-type]
+
+
+def test_another_bundle_that_took_the_folders_place_is_not_mixed_with_the_first(copy: Path) -> None:
+    read = read_bundle(copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    del manifest["self"]
+    manifest["seed"] = 12345
+    manifest["self"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    for load in (read.load_model, read.load_encoders):
+        with pytest.raises(BundleError, match="now holds bundle .* Load it again"):
+            load()
+    assert read_bundle(copy).hash != read.hash

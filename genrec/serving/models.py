@@ -94,7 +94,7 @@ class Models:
     def __init__(self, load: Callable[[str, Path], ServedModel], folders: dict[str, Path]) -> None:
         if not folders:
             raise SettingError("A server needs at least one bundle.")
-        self._load = load
+        self._load, self._folders = load, folders
         self._served = {name: load(name, folder) for name, folder in folders.items()}
         self._loading = threading.Lock()
 
@@ -117,7 +117,7 @@ class Models:
         """Load the model's folder again and put it in its place. Requests meanwhile are answered by the one or the other."""
         old = self.get(name)
         with self._loading:
-            new = self._load(name, old.recommender.bundle.folder)
+            new = self._load(name, self._folders[name])
             self._served[name] = new
         old.close()
         new.catch_up()  # with what was changed through the old one meanwhile

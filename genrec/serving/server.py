@@ -85,11 +85,13 @@ def build_app(
         if settings.engine == "vllm":
             from genrec.serving.vllm.engine import VllmEngine  # an extra of its own
 
-            return VllmEngine(recommender.bundle.folder, settings.batch, settings.most_waiting)
+            bundle = recommender.bundle
+            return VllmEngine(bundle.folder, settings.batch, settings.most_waiting, bundle.hash)
         return TorchEngine(recommender.ranker, settings.batch, settings.most_waiting, partial(metrics.observe, name))
 
     def load(name: str, folder: Path) -> ServedModel:
-        recommender = Recommender.load(folder, settings.device, load_model=settings.engine == "torch")
+        # A link is followed once: whoever points it elsewhere meanwhile changes nothing of what is being loaded.
+        recommender = Recommender.load(folder.resolve(), settings.device, load_model=settings.engine == "torch")
         recommender.recent_rules.observe = partial(metrics.count_rule, name)
         for label, where in settings.filters.items():
             recommender.prepare_filter(label, where=where)

@@ -24,7 +24,7 @@ import numpy as np
 from genrec.decoding.changes import Change
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.snapshot import Query
-from genrec.errors import MissingDependencyError
+from genrec.errors import BundleError, MissingDependencyError
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
 from genrec.serving.vllm.wire import pack
 
@@ -65,9 +65,14 @@ def engine_arguments(folder: str | Path, batch: int) -> dict[str, Any]:
 class VllmEngine:
     """One bundle in vLLM. batch: requests of one engine step; most_waiting: histories that may wait."""
 
-    def __init__(self, folder: str | Path, batch: int = 64, most_waiting: int = 1024, **arguments: Any) -> None:
-        """arguments: more of vLLM's `AsyncEngineArgs`."""
+    def __init__(
+        self, folder: str | Path, batch: int = 64, most_waiting: int = 1024, bundle: str | None = None, **arguments: Any
+    ) -> None:
+        """bundle: its hash, if the folder may be given other content while this runs; that is then refused instead of searched.
+        arguments: more of vLLM's `AsyncEngineArgs`.
+        """
         check_version()
+        self._bundle = bundle
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; this model needs none
         self._settings = engine_arguments(folder, batch) | {"disable_log_stats": True} | arguments
         loop = asyncio.new_event_loop()
@@ -94,6 +99,7 @@ class VllmEngine:
         self._loop, self._llm = loop, None
 
     _settings: dict[str, Any] | None
+    _bundle: str | None
     _llm: Any
 
     def submit(self, queries: Sequence[Query], version: CatalogueVersion) -> Future[Found]:
@@ -121,18 +127,17 @@ class VllmEngine:
             self._run(self._tell(llm, number, data)).result()
 
     async def _tell(self, llm: Any, number: int, data: bytes) -> None:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         try:
             await llm.collective_rpc("genrec_change", args=(number, data))
-        except EngineDeadError:
-            if self._settings is None:
+        except Exception:
+            if self._settings is None or not llm.errored:
                 raise
             log.warning("vLLM's process ended before it heard of version %d; it hears of it when it is started again", number)
 
     @property
     def ready(self) -> bool:
-        return self._llm is not None and not self._closed
+        llm = self._llm
+        return llm is not None and not llm.errored and not self._closed
 
     @property
     def waiting(self) -> int:
@@ -179,6 +184,10 @@ class VllmEngine:
 
         assert self._settings is not None
         llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs(**self._settings))
+        [bundle] = set(await llm.collective_rpc("genrec_bundle"))
+        if self._bundle not in (None, bundle):
+            llm.shutdown()
+            raise BundleError(f"{self._settings['model']} now holds bundle {bundle}, not {self._bundle}. Reload the model.")
         done = 0
         while True:
             with self._lock:
@@ -213,11 +222,12 @@ class VllmEngine:
         """The pooled output of one request."""
         from vllm import PoolingParams
         from vllm.inputs import TokensPrompt
-        from vllm.v1.engine.exceptions import EngineDeadError
 
-        params = PoolingParams(task="token_embed", extra_kwargs=asked)
+        params, llm = PoolingParams(task="token_embed", extra_kwargs=asked), self._llm
         try:
-            outputs = [o async for o in self._llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex)]
-        except EngineDeadError:
-            raise ClosedError("vLLM's process ended while it searched. It is being started again.") from None
+            outputs = [o async for o in llm.encode(TokensPrompt(prompt_token_ids=[1]), params, uuid.uuid4().hex)]
+        except Exception:  # of many kinds, where the process ended
+            if llm is None or llm.errored:
+                raise ClosedError("vLLM's process ended while it searched. It is being started again.") from None
+            raise
         return outputs[-1].outputs.data.numpy()

@@ -96,6 +96,10 @@ class WorkerExtension:
         """The worker's process."""
         return os.getpid()
 
+    def genrec_bundle(self) -> str:
+        """The hash of the bundle that was loaded."""
+        return self.model_runner.model.recommender.bundle.hash  # type: ignore[attr-defined]
+
     def genrec_change(self, number: int, data: bytes) -> None:
         """Make version `number` of the catalogue, unless it was made already (vLLM may have several servers before it)."""
         catalogue = self.model_runner.model.recommender.catalogue  # type: ignore[attr-defined]
