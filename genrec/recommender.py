@@ -29,7 +29,7 @@ from genrec.decoding.filters import Filter, PreparedFilter, RecentRules, interse
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.decoding.ranker import BeamRanker, checked_widths
-from genrec.decoding.snapshot import LONGEST_LIST, Query, Rules
+from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
 log = logging.getLogger(__name__)
@@ -243,15 +243,10 @@ class Recommender:
             bitmaps.append(self.prepared[name].bitmap(version))
         if asked.where is not None:
             bitmaps.append(self.recent_rules.bitmap(asked.where, version))
-        if only is not None or len(excluded) > LONGEST_LIST:
-            mask = np.full(len(version.live), only is None)
-            if only is not None:
-                mask[only] = True
-            if len(excluded) > LONGEST_LIST:
-                mask[excluded] = False
-                excluded = excluded[:0]
-            bitmaps.append(version.snapshot.bitmap(mask))
-        return Rules(intersection(bitmaps), excluded, self._caps(version, asked))
+        lists = Rules.of(version.snapshot, only, excluded)
+        if lists.bitmap is not None:
+            bitmaps.append(lists.bitmap)
+        return Rules(intersection(bitmaps), lists.excluded, self._caps(version, asked))
 
     def _caps(self, version: CatalogueVersion, asked: Request) -> list[Cap]:
         caps = []

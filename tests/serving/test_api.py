@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from servers import Running, best_by_brute_force
+from transformers import AutoTokenizer
 
 from genrec import Recommender
 from genrec.bundle import read_bundle
@@ -53,6 +55,27 @@ def test_an_answer_names_the_bundle_and_the_version_that_it_came_from(server: Ru
     answer = post(server, "/v1/recommendations", {"histories": [[]], "k": 1}).json()
     assert answer["bundle"] == read_bundle(bundle).hash == httpx.get(f"{server.url}/v1/models").json()[0]["bundle"]
     assert answer["catalogue"]["number"] == 0
+
+
+def test_texts_that_look_like_tokens_stay_texts(start: Callable[..., Running], bundle: Path, ids: list[str]) -> None:
+    recommender = Recommender.load(bundle)
+    looks = ["<start>", "<pad>", "<c0_0>", "<c0_0> <c1_1> <c2_2>", "<|endoftext|>", "</s>"]
+    assert {"<start>", "<c0_0>"} <= set(AutoTokenizer.from_pretrained(bundle).get_vocab())
+    with Client(start().url) as client:
+        [new] = client.recommend([[]], k=5)
+        for text in looks:
+            with pytest.raises(ServerError, match="not in the catalogue"):
+                client.recommend([[text]])
+            client.send_events([{"user_id": text, "item_id": ids[0]}])
+            assert client.recommend(user_ids=[text + " "], k=5)[0].items == new.items
+        twins = recommender.catalogue.current.fields(np.arange(len(looks)))
+        added = [fields | {"item_id": text, "title": text} for fields, text in zip(twins, looks, strict=True)]
+        client.add_items(added)
+        recommender.catalogue.add(pa.Table.from_pylist(added, recommender.catalogue.current.table.schema))
+        for history in (looks, [looks[0], ids[3]]):
+            [answer] = client.recommend([history], k=10, beam_width=90)
+            truth = best_by_brute_force(recommender, history, 10, lambda fields: True)
+            assert [item.item_id for item in answer.items] == truth
 
 
 def test_events_are_read_by_the_next_request_and_forgotten_on_demand(client: Client, ids: list[str]) -> None:
