@@ -171,6 +171,41 @@ def test_bad_requests_get_a_reason_and_change_nothing(server: Running, path: str
     assert httpx.get(f"{server.url}/v1/models").json()[0]["catalogue"]["number"] == 0
 
 
+BAD_INPUT: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/v1/recommendations"): {"json": {"histories": "B001"}},
+    ("post", "/v1/events"): {"json": {"events": [{"user_id": 7, "item_id": "a"}]}},
+    ("delete", "/v1/events"): {"params": {"user_id": ""}},
+    ("get", "/v1/catalog/items"): {"params": {"limit": "many"}},
+    ("post", "/v1/catalog/items"): {"json": {"items": "B001"}},
+    ("delete", "/v1/catalog/items"): {"params": {"item_id": "nope"}},
+    ("post", "/v1/catalog/items/remove"): {"json": {"item_ids": ["nope"]}},
+    ("get", "/v1/catalog/versions"): {"params": {"model": "nope"}},
+    ("post", "/v1/catalog/versions/rollback"): {"json": {"to": "the first"}},
+    ("post", "/v1/models/{name}/reload"): {},
+    # These take no input: what is wrong with them can only be the key.
+    ("get", "/v1/models"): {"headers": {"Authorization": "Bearer gr-wrong"}},
+    ("get", "/metrics"): {"headers": {"Authorization": "Bearer gr-wrong"}},
+    ("get", "/healthz"): {},
+    ("get", "/readyz"): {},
+}
+
+
+def test_every_route_refuses_bad_input_with_a_reason(start: Callable[..., Running], tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    key = make_key(path, "all", ("recommend", "events", "catalog", "admin"))
+    server = start(keys=path)
+    routes = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    assert {(method, route) for route, methods in routes.items() for method in methods} == set(BAD_INPUT)
+    for (method, route), bad in BAD_INPUT.items():
+        request = {"headers": {"Authorization": f"Bearer {key}"}} | bad
+        response = httpx.request(method, server.url + route.replace("{name}", "nope"), **request)
+        if route in ("/healthz", "/readyz"):
+            assert response.status_code == 200
+            continue
+        assert response.status_code in (401, 404, 422), (method, route, response.text)
+        assert response.json()["error"]["message"]
+
+
 def test_what_is_no_request_at_all_gets_a_reason_too(server: Running) -> None:
     url = f"{server.url}/v1/recommendations"
     assert httpx.post(url, content=b"{no json").status_code == 422
