@@ -90,20 +90,16 @@ class Load:
     def supervise(self) -> None:
         """Start the server again when it ended, and note when nothing is up."""
         down: list[float] | None = None
-        with httpx.Client(timeout=10) as http:
-            while not self.stop.is_set():
-                if self.process.poll() is not None:
-                    self.process = self.start()
-                try:
-                    up = http.get(f"{self.url}/readyz").status_code == 200
-                except httpx.TransportError:
-                    up = False
-                if not up and down is None:
-                    down = [time.time(), float("inf")]
-                    self.record.away.append(down)
-                elif up and down is not None:
-                    down[1], down = time.time(), None
-                time.sleep(0.02)
+        while not self.stop.is_set():
+            if self.process.poll() is not None:
+                self.process = self.start()
+            up = self.is_up()
+            if not up and down is None:
+                down = [time.time(), float("inf")]
+                self.record.away.append(down)
+            elif up and down is not None:
+                down[1], down = time.time(), None
+            time.sleep(0.02)
 
     def ask(self, http: httpx.Client, method: str, path: str, **arguments: Any) -> dict[str, Any] | None:
         """The answer, or None after an error, which is noted."""
@@ -196,19 +192,25 @@ class Load:
                     self.record.done["bundle swaps"] += 1
 
     def killer(self, every: float) -> None:
-        """kill -9, of vLLM's process and of the server in turn."""
+        """kill -9, of vLLM's process and of the server in turn, after it was up for a while."""
         turn = 0
         while not self.stop.wait(every):
             turn += 1
             workers = engine_processes(self.process.pid)
-            victims, what = (
-                (workers, "kills of vLLM's process") if workers and turn % 2 else ([self.process.pid], "kills of the server")
-            )
-            for victim in victims:
+            vllm = bool(workers) and turn % 2 == 1
+            for victim in workers if vllm else [self.process.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
-            self.record.done[what] += 1
+            self.record.done["kills of vLLM's process" if vllm else "kills of the server"] += 1
             self.record.away.append([time.time() - 0.05, time.time() + 0.05])  # joined with what the supervisor sees
+            while not self.stop.wait(0.2) and not self.is_up():
+                pass
+
+    def is_up(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def run(self, minutes: float, customers: int, kill_every: float, swap_every: float) -> Record:
         threads = [threading.Thread(target=self.supervise)]

@@ -208,6 +208,30 @@ def test_genrec_serve_with_vllm_answers_over_http(launch: Callable[..., Process]
         httpx.get(f"{server.url}/healthz")
 
 
+def test_killing_the_server_leaves_no_process_of_vllm_behind(launch: Callable[..., Process], bundle: Path) -> None:
+    server = launch("--engine", "vllm")
+    below = descendants(server.process.pid)
+    assert len(below) >= 2, "vLLM's engine and its worker"
+    server.process.kill()
+    server.process.wait()
+    begun = time.monotonic()
+    while any(Path(f"/proc/{pid}").exists() for pid in below):
+        assert time.monotonic() - begun < 60
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below one, but for those that only clean up after it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((path / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                if b"resource_tracker" not in (path / "cmdline").read_bytes():
+                    found.append(int(path.name))
+                found += descendants(int(path.name))
+    return found
+
+
 def test_versions_that_were_not_tested_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_version()
 

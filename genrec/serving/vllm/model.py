@@ -8,7 +8,10 @@ included.
 vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
 """
 
+import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Iterable, Set
 
 import numpy as np
@@ -24,13 +27,23 @@ from genrec.recommender import Recommender
 from genrec.serving.vllm.wire import unpack
 
 TASK = "token_embed"
+PARENT_SECONDS = 0.5  # how often a process looks whether its parent is there
 
 
 def register() -> None:
-    """The entry point."""
+    """The entry point, called in every process of vLLM's."""
     from vllm import ModelRegistry
 
+    if multiprocessing.parent_process() is not None:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="genrec-parent", daemon=True).start()
     ModelRegistry.register_model("GenrecForRecommendation", "genrec.serving.vllm.model:GenrecForRecommendation")
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it was killed: vLLM's engine would stay for ever, with all its memory."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
 
 
 @attn_type("attention_free")
