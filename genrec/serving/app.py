@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from genrec import __version__
 from genrec.columns import ITEM_ID
-from genrec.decoding.live import CatalogueVersion
+from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import DataError, GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
@@ -110,6 +110,14 @@ def _router(server: Server) -> APIRouter:
 
         return Depends(enter)
 
+    def change(name: str | None, make: Callable[[LiveCatalogue], CatalogueVersion]) -> VersionOut:
+        try:
+            return _version(models.get(name).change(make))
+        except ClosedError:
+            if server.draining.is_set():
+                raise
+            return _version(models.get(name).change(make))  # the model was swapped between two lines: the new one's turn
+
     @router.post("/v1/recommendations", dependencies=[needs("recommend")], response_model_exclude_none=True)
     async def recommendations(body: RecommendationsIn) -> RecommendationsOut:
         """The best items for each history, under the rules given. Exactly min(k, allowed items) per history."""
@@ -173,24 +181,20 @@ def _router(server: Server) -> APIRouter:
     @router.post("/v1/catalog/items", status_code=201, dependencies=[needs("catalog")])
     def put_items(body: ItemsIn) -> VersionOut:
         """Add items, or replace fields of items. They can be found when this answers, and after a crash too."""
-        model = models.get(body.model)
-        table = model.table(body.items)
-        make = model.live.replace if body.replace else model.live.add
-        return _version(model.change(lambda: make(table)))
+        table = models.get(body.model).table(body.items)
+        return change(body.model, lambda live: live.replace(table) if body.replace else live.add(table))
 
     @router.delete("/v1/catalog/items", dependencies=[needs("catalog")])
     def remove_items(
         item_id: Annotated[list[str], Query(min_length=1, max_length=MOST_IN_QUERY)], model: str | None = None
     ) -> VersionOut:
         """Never recommend these items again. Histories may still hold them. For many at once: /v1/catalog/items/remove."""
-        served = models.get(model)
-        return _version(served.change(lambda: served.live.remove(item_id)))
+        return change(model, lambda live: live.remove(item_id))
 
     @router.post("/v1/catalog/items/remove", status_code=201, dependencies=[needs("catalog")])
     def remove_many(body: RemoveIn) -> VersionOut:
         """As DELETE, for more ids than a URL holds; one version for all."""
-        served = models.get(body.model)
-        return _version(served.change(lambda: served.live.remove(body.item_ids)))
+        return change(body.model, lambda live: live.remove(body.item_ids))
 
     @router.get("/v1/catalog/versions", dependencies=[needs("recommend")])
     def versions(model: str | None = None) -> list[VersionOut]:
@@ -200,8 +204,7 @@ def _router(server: Server) -> APIRouter:
     @router.post("/v1/catalog/versions/rollback", status_code=201, dependencies=[needs("catalog")])
     def rollback(body: RollbackIn) -> VersionOut:
         """Bring the content of an earlier version back, as a new version."""
-        model = models.get(body.model)
-        return _version(model.change(lambda: model.live.rollback(body.to)))
+        return change(body.model, lambda live: live.rollback(body.to))
 
     @router.get("/v1/models", dependencies=[needs("recommend")])
     def list_models() -> list[ModelOut]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from genrec.decoding.changes import Change
-from genrec.decoding.live import CatalogueVersion
+from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import GenrecError, SettingError, nearest
 from genrec.recommender import Recommender
-from genrec.serving.engine import Engine
+from genrec.serving.engine import ClosedError, Engine
 from genrec.serving.store import ConflictError, Store
 
 log = logging.getLogger(__name__)
@@ -35,22 +35,24 @@ class ServedModel:
         self.name, self.recommender, self.store, self.engine = name, recommender, store, engine
         self.live = recommender.catalogue
         self.base = recommender.bundle.codes.hash
-        self._turn = threading.RLock()
+        self._turn, self._closed = threading.RLock(), False
         self.catch_up()
         self.live.journal = self._write
 
-    def change(self, make: Callable[[], CatalogueVersion]) -> CatalogueVersion:
+    def change(self, make: Callable[[LiveCatalogue], CatalogueVersion]) -> CatalogueVersion:
         """Make a change to the catalogue, on top of those that other servers wrote to the store.
 
-        Raises `ConflictError` where another server was faster `ATTEMPTS` times in a row.
+        Raises `ConflictError` where another server was faster `ATTEMPTS` times in a row, `ClosedError` after `close`.
         """
         with self._turn:
+            if self._closed:
+                raise ClosedError(f"Model {self.name} was swapped for another bundle.")
             for _ in range(ATTEMPTS - 1):
                 self.catch_up()
                 with contextlib.suppress(ConflictError):
-                    return make()
+                    return make(self.live)
             self.catch_up()
-            return make()
+            return make(self.live)
 
     def catch_up(self) -> int:
         """Do the changes that others wrote to the store. Returns how many."""
@@ -81,6 +83,8 @@ class ServedModel:
             raise SettingError(f"The items do not fit the catalogue's columns: {error}. It has {_kinds(schema)}.") from None
 
     def close(self) -> None:
+        with self._turn:
+            self._closed = True
         self.engine.close()
 
 

@@ -321,6 +321,28 @@ def test_servers_that_share_a_store_follow_one_another(
         assert second.versions()[-1]["hash"] == first.versions()[-1]["hash"]
 
 
+def test_no_change_is_refused_or_lost_while_the_bundle_is_swapped(start: Callable[..., Running], ids: list[str]) -> None:
+    server = start()
+    stop, versions = threading.Event(), []
+
+    def change() -> None:
+        with Client(server.url) as client:
+            while not stop.is_set():
+                price = len(versions) + 0.5
+                versions.append(client.add_items([{"item_id": ids[0], "price": price}], replace=True))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    with Client(server.url) as client:
+        for _ in range(6):
+            client.reload("shop")
+        stop.set()
+        thread.join()
+        assert versions == list(range(1, len(versions) + 1))
+        assert len(versions) > 6
+        assert client.items([ids[0]])[0]["price"] == len(versions) - 0.5
+
+
 def test_servers_that_change_one_catalogue_at_once_lose_nothing(
     start: Callable[..., Running], ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
