@@ -176,6 +176,8 @@ def write_bundle(
     files = {name: _describe(folder / name) for name in _files(folder)}
     manifest = {"format": FORMAT, "versions": _versions(), **about, "codes": codes.hash, "files": files}
     manifest["self"] = _self_hash(manifest)
+    for name in files:  # weights are written for their owner alone; a bundle is served by somebody else
+        (folder / name).chmod(0o644)
     temporary = folder / f"{MANIFEST}.partial"
     _write_json(temporary, manifest)
     os.replace(temporary, folder / MANIFEST)

@@ -43,8 +43,11 @@ def where_mask(table: pa.Table, expression: str, encoded: dict[str, pa.Dictionar
     encoded: a dict to keep for the next expression over the same table. Text columns of few values are put there as
     dictionaries, so that later texts are compared once per value, not once per row.
     """
-    tree, names = _parse(expression)
-    result = _Evaluation(table, names, expression, encoded).of(tree, 0)
+    try:
+        tree, names = _parse(expression)
+        result = _Evaluation(table, names, expression, encoded).of(tree, 0)
+    except RecursionError:
+        raise SettingError("where is nested too deeply. Write it with fewer parentheses and operators.") from None
     kind = result.type
     if not pa.types.is_boolean(kind):
         raise SettingError(f"where must be true or false for every item, got {kind} values from {expression!r}. {_EXAMPLE}")
@@ -247,7 +250,7 @@ class _Evaluation:
     def _call(self, function: Callable, node: ast.expr, *values: Any) -> Any:
         try:
             return function(*values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError) as error:
             kinds = " and ".join(str(value.type) for value in values)
             raise self._wrong(f"{ast.unparse(node)!r} does not fit {kinds} ({str(error).splitlines()[0]})") from None
 

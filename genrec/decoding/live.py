@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -168,6 +168,11 @@ class LiveCatalogue:
                 )
             return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes)))
 
+    def vectors(self, items: pa.Table) -> np.ndarray:
+        """What `add` would make of the items' texts: float32 [n, D]. It takes as long as the text encoder does."""
+        embedder, _ = self._encoders
+        return embedder.encode(Catalogue(self._conform(items)))
+
     def remove(self, item_ids: Sequence[str]) -> CatalogueVersion:
         """Never return these items again; histories that hold them are read as before. One removed already stays removed.
 
@@ -220,6 +225,10 @@ class LiveCatalogue:
 
     def replay(self, change: Change) -> CatalogueVersion:
         """Do a change again that was made here before a restart. It is not written to the journal a second time."""
+        if change.items is not None and change.items.schema != self.current.table.schema:
+            # Of a bundle with the same codes and other columns: those that are not here are left out, new ones are empty.
+            kept = [name for name in change.items.column_names if name in self.current.table.column_names]
+            change = replace(change, items=self._conform(change.items.select(kept)))
         with self._lock:
             return self._apply(change, record=False)
 

@@ -23,10 +23,10 @@ from starlette.exceptions import HTTPException
 from genrec import __version__
 from genrec.columns import ITEM_ID
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
-from genrec.errors import DataError, GenrecError, SettingError, UnknownItemError
+from genrec.errors import BundleError, DataError, GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
-from genrec.serving.engine import BusyError, ClosedError, Found
+from genrec.serving.engine import BusyError, ClosedError, Found, Weights
 from genrec.serving.limits import LimitsMiddleware
 from genrec.serving.metrics import Metrics
 from genrec.serving.models import Models, ServedModel, UnknownModelError
@@ -59,6 +59,7 @@ STATUS: list[tuple[type[Exception], int]] = [
     (TooFastError, 429),
     (ClosedError, 503),
     (StoreError, 503),
+    (BundleError, 409),
     (UnknownItemError, 422),
     (SettingError, 422),
     (DataError, 422),
@@ -67,6 +68,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 }
 FOLLOW_SECONDS = 2.0  # how often changes of other servers are looked for
+MOST_EXPLAINED = 200  # items of one request
 AWAY_SECONDS = 5  # when to come back while an engine or a database is being started
 
 
@@ -97,6 +99,7 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     app.add_exception_handler(GenrecError, _known_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
     return app
 
 
@@ -105,8 +108,12 @@ def _router(server: Server) -> APIRouter:
     models, store, metrics = server.models, server.store, server.metrics
 
     def needs(scope: str) -> Any:
-        def enter(request: Request, authorization: str | None = Header(None, description="Bearer gr-...")) -> None:
-            request.state.key = server.gate.enter(authorization, scope)
+        async def enter(request: Request, authorization: str | None = Header(None, description="Bearer gr-...")) -> None:
+            try:
+                request.state.key = server.gate.enter(authorization, scope)
+            except TooFastError as error:
+                request.state.key = error.name
+                raise
 
         return Depends(enter)
 
@@ -163,7 +170,7 @@ def _router(server: Server) -> APIRouter:
     def items(
         model: str | None = None,
         item_id: Annotated[list[str], Query(max_length=MOST_IN_QUERY)] = [],  # noqa: B006  # FastAPI copies it
-        after: str | None = None,
+        after: Annotated[int, Query(ge=0, le=2**40)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> ItemsOut:
         """Items by id, or a page of all that can be found, in catalogue order."""
@@ -171,18 +178,19 @@ def _router(server: Server) -> APIRouter:
         if item_id:
             rows = version.rows(item_id)
             return ItemsOut(items=_fields(version, rows[(rows >= 0) & version.live[np.maximum(rows, 0)]]), next=None)
-        start = 0 if after is None else int(version.rows([after])[0]) + 1
-        if start == 0 and after is not None:
-            raise UnknownItemError(f"after: {after!r} is not in the catalogue.")
-        rows = start + np.flatnonzero(version.live[start:])[: limit + 1]
-        found = _fields(version, rows[:limit])
-        return ItemsOut(items=found, next=found[-1][ITEM_ID] if len(rows) > limit else None)
+        # By row, which an item keeps until it is replaced: then it comes again at the end, and none is passed over.
+        rows = after + np.flatnonzero(version.live[after:])[: limit + 1]
+        return ItemsOut(items=_fields(version, rows[:limit]), next=int(rows[limit]) if len(rows) > limit else None)
 
     @router.post("/v1/catalog/items", status_code=201, dependencies=[needs("catalog")])
     def put_items(body: ItemsIn) -> VersionOut:
         """Add items, or replace fields of items. They can be found when this answers, and after a crash too."""
-        table = models.get(body.model).table(body.items)
-        return change(body.model, lambda live: live.replace(table) if body.replace else live.add(table))
+        model = models.get(body.model)
+        if body.replace:
+            return change(body.model, lambda live: live.replace(model.table(_filled(body.items, live))))
+        table, encoded_for = model.table(body.items), model.live
+        vectors = encoded_for.vectors(table)  # before it is this change's turn: nobody need wait for a text encoder
+        return change(body.model, lambda live: live.add(table, vectors if live is encoded_for else None))
 
     @router.delete("/v1/catalog/items", dependencies=[needs("catalog")])
     def remove_items(
@@ -216,12 +224,12 @@ def _router(server: Server) -> APIRouter:
         return _model(models.reload(name))
 
     @router.get("/healthz", responses={})
-    def healthz() -> dict[Literal["status"], str]:
+    async def healthz() -> dict[Literal["status"], str]:
         """The process runs."""
         return {"status": "ok"}
 
     @router.get("/readyz")
-    def readyz() -> dict[str, Any]:
+    async def readyz() -> dict[str, Any]:
         """Models are loaded, their engines run, and the server is not shutting down."""
         if server.draining.is_set():
             raise ClosedError("The server is shutting down.")
@@ -231,13 +239,8 @@ def _router(server: Server) -> APIRouter:
         return {"status": "ready", "models": [model.name for model in models]}
 
     @router.get("/metrics", response_class=Response, dependencies=[needs("recommend")])
-    def prometheus() -> Response:
+    async def prometheus() -> Response:
         """Counts and times for Prometheus."""
-        for model in models:
-            metrics.waiting.labels(model.name).set(model.engine.waiting)
-            metrics.ready.labels(model.name).set(model.engine.ready)
-            metrics.version.labels(model.name).set(model.live.current.number)
-            metrics.items.labels(model.name).set(len(model.live.current))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router
@@ -268,17 +271,35 @@ async def _search(server: Server, model: ServedModel, prepared: Prepared, explai
     for query, (rows, _) in zip(prepared.queries, found, strict=True):
         server.metrics.count_items(model.name, rows)
         server.metrics.short.labels(model.name).inc(len(rows) < query.k)
-    weights = await _in_time(server, model.engine.weigh(prepared.queries, found, prepared.version)) if explain else None
+    weights = await _explain(server, model, prepared, found) if explain else None
     answers = await run_in_threadpool(model.recommender.finish, prepared, found, weights)
     server.metrics.observe(model.name, "finish_seconds", time.perf_counter() - started)
     return answers
+
+
+async def _explain(server: Server, model: ServedModel, prepared: Prepared, found: Found) -> Weights:
+    """History by history, so that others get their turn between, and nothing goes on after the time is over."""
+    wanted = sum(len(rows) for rows, _ in found)
+    if wanted > MOST_EXPLAINED:
+        raise SettingError(f"explain takes {MOST_EXPLAINED} items in one request at most, got {wanted}. Ask for fewer.")
+    weights: Weights = []
+    deadline = time.monotonic() + server.timeout
+    for query, one in zip(prepared.queries, found, strict=True):
+        if time.monotonic() > deadline:
+            raise _too_late(server)
+        weights += await _in_time(server, model.engine.weigh([query], [one], prepared.version))
+    return weights
+
+
+def _too_late(server: Server) -> HTTPException:
+    return HTTPException(504, f"There was no answer within {server.timeout:g} s.")
 
 
 async def _in_time(server: Server, future: Any) -> Any:
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), server.timeout)
     except TimeoutError:
-        raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
+        raise _too_late(server) from None
 
 
 async def follow(server: Server) -> None:
@@ -290,6 +311,16 @@ async def follow(server: Server) -> None:
                 await run_in_threadpool(model.catch_up)
             except Exception:
                 log.exception("The changes of other servers could not be read")
+
+
+def _filled(items: list[dict[str, Any]], live: LiveCatalogue) -> list[dict[str, Any]]:
+    """Items that all name the same columns: what one does not name, and another does, stays as it is."""
+    named = {name for item in items for name in item}
+    version = live.current
+    ids = [str(item.get(ITEM_ID)) for item in items]
+    rows = version.rows(ids)
+    now = dict(zip(ids, version.fields(np.maximum(rows, 0)), strict=True))
+    return [{name: value for name, value in now[i].items() if name in named} | item for i, item in zip(ids, items, strict=True)]
 
 
 def _check_fields(fields: list[str], version: CatalogueVersion) -> None:
@@ -337,8 +368,8 @@ def _model(model: ServedModel) -> ModelOut:
     return ModelOut(
         name=model.name,
         bundle=bundle.hash,
-        architecture=bundle.architecture,
-        weights=bundle.metrics["weights"],
+        architecture=model.architecture,
+        weights=model.weights,
         levels=list(model.live.sizes),
         codes=model.base,
         k=bundle.serving.k,
@@ -366,6 +397,10 @@ def _known_error(_: Request, error: Exception) -> JSONResponse:
     if status == 500:
         log.error("Unexpected %s", type(error).__name__, exc_info=error)
     return _problem(status, type(error).__name__, str(error), headers)
+
+
+def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    return _problem(500, "InternalError", "Something went wrong here; the server's log says what.")
 
 
 def _wrong_request(_: Request, error: Exception) -> JSONResponse:

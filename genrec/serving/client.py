@@ -25,6 +25,7 @@ from genrec.errors import GenrecError
 
 AGAIN = (429, 503)  # the server was full or starting: nothing was done
 TRIES = 4
+LONGEST_PAUSE = 30.0  # seconds
 IN_QUERY = 100  # ids asked for at once
 
 
@@ -119,7 +120,7 @@ def _read(response: httpx.Response) -> Any:
 
 def _pause(response: httpx.Response | None, attempt: int) -> float:
     asked = None if response is None else response.headers.get("Retry-After")
-    return float(asked) if asked and asked.isdecimal() else 0.1 * 2**attempt
+    return min(float(asked), LONGEST_PAUSE) if asked and asked.isdecimal() else 0.1 * 2**attempt
 
 
 class Client:

@@ -3,6 +3,8 @@
 Labels name routes, stages and models: never users, items or keys.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -43,6 +45,12 @@ class Metrics:
             self.batch.labels(model).observe(value)
         else:
             self.stages.labels(model, name.removesuffix("_seconds")).observe(value)
+
+    def watch(self, model: str, waiting: Callable[[], float], ready: Callable[[], float], version: Callable[[], float],
+              items: Callable[[], float]) -> None:  # fmt: skip
+        """What is looked up whenever somebody asks, however they ask."""
+        for gauge, look in ((self.waiting, waiting), (self.ready, ready), (self.version, version), (self.items, items)):
+            gauge.labels(model).set_function(look)
 
     def count_rule(self, model: str, hit: bool) -> None:
         """A `where` rule whose items were kept from before, or not."""

@@ -35,8 +35,14 @@ class ServedModel:
         self.name, self.recommender, self.store, self.engine = name, recommender, store, engine
         self.live = recommender.catalogue
         self.base = recommender.bundle.codes.hash
-        self._turn, self._closed = threading.RLock(), False
-        self.catch_up()
+        self.turn, self._closed = threading.RLock(), False
+        bundle = recommender.bundle
+        self.architecture, self.weights = bundle.architecture, bundle.metrics["weights"]
+        try:
+            self.catch_up()
+        except BaseException:
+            engine.close()
+            raise
         self.live.journal = self._write
 
     def change(self, make: Callable[[LiveCatalogue], CatalogueVersion]) -> CatalogueVersion:
@@ -44,7 +50,7 @@ class ServedModel:
 
         Raises `ConflictError` where another server was faster `ATTEMPTS` times in a row, `ClosedError` after `close`.
         """
-        with self._turn:
+        with self.turn:
             if self._closed:
                 raise ClosedError(f"Model {self.name} was swapped for another bundle.")
             for _ in range(ATTEMPTS - 1):
@@ -56,7 +62,7 @@ class ServedModel:
 
     def catch_up(self) -> int:
         """Do the changes that others wrote to the store. Returns how many."""
-        with self._turn:
+        with self.turn:
             done = 0
             for number, change in self.store.changes(self.name, self.base, after=self.live.current.number):
                 self.engine.changed(number, change)
@@ -82,9 +88,14 @@ class ServedModel:
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
             raise SettingError(f"The items do not fit the catalogue's columns: {error}. It has {_kinds(schema)}.") from None
 
-    def close(self) -> None:
-        with self._turn:
+    def stop(self) -> None:
+        """Take no more changes."""
+        with self.turn:
             self._closed = True
+
+    def close(self) -> None:
+        """Answer what was asked, then end the engine."""
+        self.stop()
         self.engine.close()
 
 
@@ -119,12 +130,14 @@ class Models:
 
     def reload(self, name: str) -> ServedModel:
         """Load the model's folder again and put it in its place. Requests meanwhile are answered by the one or the other."""
-        old = self.get(name)
         with self._loading:
+            old = self.get(name)
             new = self._load(name, self._folders[name])
-            self._served[name] = new
+            with old.turn:  # changes through the old one end here; what they were is read before anybody asks the new one
+                new.catch_up()
+                self._served[name] = new
+                old.stop()
         old.close()
-        new.catch_up()  # with what was changed through the old one meanwhile
         log.info("Model %s reloaded: bundle %s after %s", name, new.recommender.bundle.hash, old.recommender.bundle.hash)
         return new
 

@@ -116,7 +116,7 @@ class RemoveIn(Strict):
 
 class ItemsOut(BaseModel):
     items: list[dict[str, Any]]
-    next: str | None = Field(None, description="Pass as `after` for more.")
+    next: int | None = Field(None, description="Pass as `after` for more.")
 
 
 class RollbackIn(Strict):

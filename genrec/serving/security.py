@@ -36,7 +36,7 @@ class TooFastError(GenrecError):
 
     def __init__(self, name: str, rate: float, retry_after: float) -> None:
         super().__init__(f"Key {name!r} may make {rate:g} requests a second. Try again in {retry_after:.1f} s.")
-        self.retry_after = retry_after
+        self.name, self.retry_after = name, retry_after
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def read_keys(path: Path) -> list[Key]:
         keys = [Key(k["name"], k["digest"], tuple(k["scopes"]), float(k["rate"])) for k in found]
     except FileNotFoundError:
         raise SettingError(f"There is no key file {path}. `genrec keys add {path} NAME` makes one.") from None
+    except OSError as error:
+        raise SettingError(f"The key file {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise SettingError(f"{path} is not a key file ({type(error).__name__}: {error}).") from None
     for key in keys:

@@ -95,7 +95,12 @@ def build_app(
         recommender.recent_rules.observe = partial(metrics.count_rule, name)
         for label, where in settings.filters.items():
             recommender.prepare_filter(label, where=where)
-        return ServedModel(name, recommender, store, (make_engine or usual)(name, recommender))
+        model = ServedModel(name, recommender, store, (make_engine or usual)(name, recommender))
+        metrics.watch(
+            name, lambda: model.engine.waiting, lambda: model.engine.ready, lambda: model.live.current.number,
+            lambda: len(model.live.current),
+        )  # fmt: skip
+        return model
 
     models = Models(load, settings.bundles)
     return make_app(Server(models, store, gate, metrics, settings.timeout), settings.most_bytes)

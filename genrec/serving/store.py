@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -34,11 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
+    DBAPIError,
     IntegrityError,
-    InterfaceError,
     NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
     TimeoutError,
 )
 
@@ -53,7 +52,7 @@ ATTEMPTS = 3
 _meta = MetaData()
 _events = Table(
     "events", _meta,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("model", String, nullable=False),
     Column("user_id", String, nullable=False, index=True),
     Column("item_id", String, nullable=False),
@@ -95,15 +94,17 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = create_engine(url, pool_pre_ping=True)
+            self.engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            reason = str(error).replace(url, "what came")  # it may hold a password
             raise SettingError(
-                "The store must be a database URL such as sqlite:///serving.db or postgresql+psycopg://host/name, got "
-                f"{url!r}: {error}"
+                f"The store must be a database URL such as sqlite:///serving.db or postgresql+psycopg://host/name: {reason}"
             ) from None
         kind = self.engine.dialect.name
         if kind not in INSERT:
             raise SettingError(f"The store must be one of {', '.join(INSERT)}, got {kind}.")
+        if kind == "sqlite" and self.engine.url.database in (None, "", ":memory:"):
+            raise SettingError("The store must be a file or a server, such as sqlite:///serving.db: memory is not kept.")
         self._insert = INSERT[kind]
         if kind == "sqlite":
             event.listen(self.engine, "connect", _careful)
@@ -111,7 +112,7 @@ class Store:
             try:
                 _meta.create_all(self.engine)
                 break
-            except (OperationalError, IntegrityError, ProgrammingError) as error:
+            except DBAPIError as error:
                 if attempt + 1 == ATTEMPTS:  # else perhaps another server was making the same tables
                     raise StoreError(f"The store {self.engine.url!r} cannot be opened: {error.orig}.") from None
 
@@ -120,8 +121,10 @@ class Store:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (OperationalError, InterfaceError, TimeoutError) as error:
-            log.error("The store failed: %s", error)  # here only: it may name hosts
+        except IntegrityError:
+            raise
+        except (DBAPIError, TimeoutError) as error:
+            log.error("The store failed: %s", getattr(error, "orig", None) or error)  # here only: it may name hosts
             raise StoreError("The store cannot be reached or written. Nothing of this request was kept.") from None
 
     def add_events(self, model: str, events: Sequence[Event]) -> int:
@@ -135,7 +138,7 @@ class Store:
         with self._transaction() as connection:
             return len(connection.execute(unless_known.returning(_events.c.number), rows).all())
 
-    def histories(self, model: str, user_ids: Sequence[str], most: int = 1000) -> list[list[str]]:
+    def histories(self, model: str, user_ids: Sequence[str], most: int = 10_000) -> list[list[str]]:
         """Each user's last `most` item ids, oldest first; an unknown user has none. Equal timestamps: order of arrival."""
         found: list[list[str]] = []
         with self._transaction() as connection:

@@ -29,6 +29,7 @@ from genrec.errors import MissingDependencyError, SettingError
 from genrec.recommender import Prepared, Request
 from genrec.serving.client import Client, ServerError
 from genrec.serving.engine import ClosedError, Found
+from genrec.serving.security import make_key
 from genrec.serving.vllm.engine import VllmEngine, check_version
 from genrec.serving.vllm.routes import Routes
 
@@ -89,6 +90,25 @@ def test_changes_are_there_at_once_and_older_versions_still_answer(engine: VllmE
     assert rows.tolist() == live.current.rows(["new"]).tolist()
 
 
+def test_a_version_that_is_gone_is_refused_and_nobody_else_notices(engine: VllmEngine, recommender: Recommender) -> None:
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    old = recommender.prepare([ids[:2]], Request(k=5))
+    for price in range(12):  # more than are kept
+        recommender.catalogue.replace(pa.table({"item_id": [ids[60]], "price": [float(price)]}))
+    new = recommender.prepare([ids[:2]], Request(k=5))
+    gone, fine = engine.submit(old.queries, old.version), engine.submit(new.queries, new.version)
+    with pytest.raises(ClosedError, match="changed many times while this request waited"):
+        gone.result()
+    assert_same(recommender, new, fine.result())
+    bad = recommender.prepare([ids[:2]], Request(k=5))
+    object.__setattr__(bad.queries[0], "history", np.array([10**6]))
+    wrong, fine = engine.submit(bad.queries, bad.version), engine.submit(new.queries, new.version)
+    with pytest.raises(RuntimeError, match="log says why"):
+        wrong.result()
+    assert_same(recommender, new, fine.result())
+    assert engine.ready
+
+
 def test_a_killed_vllm_is_started_again_with_all_changes(engine: VllmEngine, recommender: Recommender) -> None:
     ids = recommender.bundle.catalogue.item_ids.tolist()
     recommender.catalogue.remove([ids[40]])
@@ -147,7 +167,9 @@ def test_a_t5_is_served_by_the_same_plugin(bundle: Path, tmp_path: Path) -> None
 def test_stock_vllm_serves_a_bundle_with_genrecs_routes(bundle: Path, tmp_path: Path, ids: list[str]) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     script = Path(__file__).parents[2] / "serving" / "vllm.sh"
-    environment = os.environ | {"GENREC_STORE": f"sqlite:///{tmp_path}/store.db", "PYTHON": sys.executable}
+    key = make_key(tmp_path / "keys.json", "all", ("recommend", "events", "catalog", "admin"))
+    environment = os.environ | {"GENREC_STORE": f"sqlite:///{tmp_path}/store.db", "GENREC_KEYS": f"{tmp_path}/keys.json"}
+    environment["PYTHON"] = sys.executable
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [str(script), str(bundle), "--port", str(port), "--served-model-name", "shop"],
@@ -161,7 +183,7 @@ def test_stock_vllm_serves_a_bundle_with_genrecs_routes(bundle: Path, tmp_path: 
                     break
             time.sleep(0.2)
         recommender = Recommender.load(bundle)
-        with Client(url) as client:
+        with Client(url, key) as client:
             expected = recommender.recommend([ids[:3]], k=5, explain=True)[0]
             [answer] = client.recommend([ids[:3]], k=5, explain=True)
             assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
@@ -172,8 +194,17 @@ def test_stock_vllm_serves_a_bundle_with_genrecs_routes(bundle: Path, tmp_path: 
             assert [item.item_id for item in answer.items] == [item.item_id for item in expected[1:]]
             with pytest.raises(ServerError, match="holds one bundle"):
                 client.reload("shop")
-        assert 'genrec_requests_total{route="/v1/recommendations",status="200"}' in httpx.get(f"{url}/metrics").text
-        assert "vllm" in httpx.get(f"{url}/v1/models").text, "vLLM's own routes are there as well"
+        assert httpx.post(f"{url}/v1/recommendations", json={"histories": [[]]}).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        counts = httpx.get(f"{url}/metrics", headers=headers).text
+        assert 'genrec_requests_total{route="/v1/recommendations",status="200"}' in counts
+        assert 'genrec_catalogue_version{model="shop"} 1.0' in httpx.get(f"{url}/metrics", headers=headers).text
+        assert "vllm" in httpx.get(f"{url}/v1/models", headers=headers).text, "vLLM's own routes are there as well"
+        for path, body in (("/score", {"text_1": "a", "text_2": "b"}), ("/pooling", {"input": "a"})):
+            assert httpx.post(url + path, json=body, timeout=60).status_code == 401
+            httpx.post(url + path, json=body, headers=headers, timeout=60)  # whatever it says
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/metrics").status_code == 401
     finally:
         process.terminate()
         process.wait(timeout=60)

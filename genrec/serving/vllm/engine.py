@@ -26,7 +26,7 @@ from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.snapshot import Query
 from genrec.errors import BundleError, MissingDependencyError
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
-from genrec.serving.vllm.wire import pack
+from genrec.serving.vllm.wire import FAILED, STALE, pack
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class VllmEngine:
         data = change.encode()
         with self._lock:
             self._changes.append((number, data))
-            llm = self._llm
+            llm = None if self._closed else self._llm
         if llm is not None:  # else it hears of it when it starts
             self._run(self._tell(llm, number, data)).result()
 
@@ -230,4 +230,9 @@ class VllmEngine:
             if llm is None or llm.errored:
                 raise ClosedError("vLLM's process ended while it searched. It is being started again.") from None
             raise
-        return outputs[-1].outputs.data.numpy()
+        output = outputs[-1].outputs.data.numpy()
+        if len(output) == 1 and output[0, 0] == STALE:
+            raise ClosedError("The catalogue changed many times while this request waited. Send it again.")
+        if len(output) == 1 and output[0, 0] == FAILED:
+            raise RuntimeError("A search failed in vLLM's process; its log says why.")
+        return output

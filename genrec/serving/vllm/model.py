@@ -8,6 +8,7 @@ included.
 vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -24,7 +25,9 @@ from vllm.model_executor.models.interfaces_base import attn_type
 from genrec.decoding.changes import Change
 from genrec.decoding.explain import weigh
 from genrec.recommender import Recommender
-from genrec.serving.vllm.wire import unpack
+from genrec.serving.vllm.wire import FAILED, STALE, UnknownVersionError, unpack
+
+log = logging.getLogger(__name__)
 
 TASK = "token_embed"
 PARENT_SECONDS = 0.5  # how often a process looks whether its parent is there
@@ -84,22 +87,46 @@ class SearchPooler(Pooler):
 
     def forward(self, hidden_states: Tensor, pooling_metadata) -> list[Tensor | None]:
         versions = {version.hash: version for version in self.recommender.catalogue.versions()}
-        outputs: list[Tensor | None] = [torch.zeros(0, 2, dtype=torch.float64)] * len(pooling_metadata.pooling_params)
+        # One row for vLLM's own warming up and for requests to its own routes, which know nothing of genrec.
+        outputs: list[Tensor | None] = [torch.zeros(1, 2, dtype=torch.float64)] * len(pooling_metadata.pooling_params)
         asked: dict[int, list] = {}
         for place, params in enumerate(pooling_metadata.pooling_params):
-            if params.extra_kwargs is not None:  # None: vLLM warms up
+            if params.extra_kwargs is None:
+                continue
+            try:  # an exception here would end vLLM's process, and with it everybody's request
                 query, version, rows = unpack(params.extra_kwargs, versions)
-                if rows is None:
-                    asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
-                else:
-                    codes = version.snapshot.codes
-                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
-                    outputs[place] = torch.from_numpy(np.stack(weights)).double()
+            except UnknownVersionError:
+                outputs[place] = refusal(STALE)
+                continue
+            if rows is None:
+                asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
+            else:
+                codes = version.snapshot.codes
+                weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
+                outputs[place] = torch.from_numpy(np.stack(weights)).double()
         for together in asked.values():
-            found = self.recommender.ranker.answer([query for _, query, _ in together], together[0][2])
-            for (place, _, _), (rows, scores) in zip(together, found, strict=True):
-                outputs[place] = torch.stack([torch.from_numpy(rows).double(), torch.from_numpy(scores).double()], dim=1)
+            for place, answer in self._search(together):
+                outputs[place] = answer
         return outputs
+
+    def _search(self, together: list) -> list[tuple[int, Tensor]]:
+        """Answers by place. What cannot be answered is refused alone, not with its neighbours."""
+        try:
+            found = self.recommender.ranker.answer([query for _, query, _ in together], together[0][2])
+        except Exception:
+            if len(together) > 1:
+                return [answer for one in together for answer in self._search([one])]
+            log.exception("A search failed")
+            return [(together[0][0], refusal(FAILED))]
+        return [
+            (place, torch.stack([torch.from_numpy(rows).double(), torch.from_numpy(scores).double()], dim=1))
+            for (place, _, _), (rows, scores) in zip(together, found, strict=True)
+        ]
+
+
+def refusal(reason: int) -> Tensor:
+    """Instead of an answer: one row that no catalogue has."""
+    return torch.tensor([[float(reason), 0.0]], dtype=torch.float64)
 
 
 class WorkerExtension:

@@ -14,6 +14,12 @@ from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError
 
+STALE, FAILED = -1, -2  # in the place of rows: the version is gone; the search failed, and the log says why
+
+
+class UnknownVersionError(DataError):
+    """The catalogue moved on by more versions than are kept."""
+
 
 def pack(query: Query, version: CatalogueVersion, weigh: np.ndarray | None = None) -> dict[str, Any]:
     """A query as msgpack and JSON-like values (bytes included). weigh: rows to explain, instead of a search."""
@@ -35,10 +41,10 @@ def pack(query: Query, version: CatalogueVersion, weigh: np.ndarray | None = Non
 def unpack(
     data: Mapping[str, Any], versions: Mapping[str, CatalogueVersion]
 ) -> tuple[Query, CatalogueVersion, np.ndarray | None]:
-    """What was packed. versions: by hash. Raises `DataError` for a version that is not among them."""
+    """What was packed. versions: by hash. Raises `UnknownVersionError` for a version that is not among them."""
     version = versions.get(data["version"])
     if version is None:
-        raise DataError(f"Catalogue version {data['version'][:12]} is not known here; {len(versions)} others are.")
+        raise UnknownVersionError(f"Catalogue version {data['version'][:12]} is not known here; {len(versions)} others are.")
     bitmap = None
     if data["mask"] is not None:
         bits = np.unpackbits(np.frombuffer(data["mask"], np.uint8), count=len(version.live)).astype(bool)
