@@ -6,6 +6,7 @@ appended, a new version costs the rows it added.
 Legend: `R` catalogue rows.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ from genrec.data.where import where_mask
 from genrec.decoding.allowed import Bitmap
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.snapshot import Snapshot
+from genrec.errors import SettingError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,18 @@ class PreparedFilter:
         if self not in version.caches:
             mask = self._mask
             if len(mask) < len(version.live):
-                mask = np.concatenate([mask, self.rule.mask(version, len(mask))])
+                mask = np.concatenate([mask, self._new(version, len(mask))])
                 self._mask = mask  # one assignment: another thread sees the old mask or the new one
             version.caches[self] = version.snapshot.bitmap(mask[: len(version.live)])
         return version.caches[self]
+
+    def _new(self, version: CatalogueVersion, start: int) -> np.ndarray:
+        """Which new rows it keeps. One that it cannot judge (a number too large) is left out, and spoils nobody's request."""
+        try:
+            return self.rule.mask(version, start)
+        except SettingError as error:
+            log.warning("New items are left out of a prepared filter: %s", error)
+            return np.zeros(len(version.live) - start, bool)
 
 
 class RecentRules:

@@ -52,9 +52,9 @@ def seq2seq_bundle(bundle: Path, folder: Path) -> Path:
     """A copy of a bundle with a random T5 in the place of its language model."""
     shutil.copytree(bundle, folder)
     read = read_bundle(folder)
+    embedder, tokenizer = read.load_encoders()
     (folder / MANIFEST).unlink()
     make_model("t5", read.settings.layout.vocabulary_size, seed=0).save_pretrained(folder)
-    embedder, tokenizer = read.load_encoders()
     write_bundle(
         folder, settings=read.settings, serving=read.serving, catalogue=read.catalogue, codes=read.codes,
         train_counts=read.train_counts, tokenizer=tokenizer, embedder=embedder, metrics={"weights": 1}, about={}, card="",

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from servers import Running
 
+from genrec import Recommender
 from genrec.bundle import MANIFEST, read_bundle, write_bundle
 from genrec.data.catalogue import Catalogue
+from genrec.decoding.filters import Filter
 from genrec.errors import SettingError
 from genrec.serving import client as client_module
 from genrec.serving.client import Client, ServerError
@@ -134,6 +136,20 @@ def test_explanations_have_a_limit_and_let_others_in_between(start: Callable[...
     assert response.status_code == 422
     assert "explain takes 200 items in one request at most, got 300" in response.json()["error"]["message"]
     assert len(Client(server.url).recommend([ids[:20]] * 20, k=10, explain=True)) == 20
+
+
+def test_an_item_that_a_prepared_filter_cannot_judge_spoils_no_request(
+    bundle: Path, ids: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    recommender = Recommender.load(bundle)
+    recommender.prepare_filter("cheap", where="price < 15")
+    before = recommender.recommend([[]], k=80, beam_width=90, filters=["cheap"])[0]
+    recommender.prepared["cheap"].rule = Filter("title < 5")  # as a number that overflows would: it fails on the new row
+    gone = before[0].item_id
+    recommender.catalogue.replace(pa.table({"item_id": [gone], "price": [3.0]}))
+    after = recommender.recommend([[]], k=80, beam_width=90, filters=["cheap"])[0]
+    assert [item.item_id for item in after] == [item.item_id for item in before[1:]]
+    assert "New items are left out of a prepared filter" in caplog.text
 
 
 def test_the_log_names_the_key_that_was_too_fast(
