@@ -22,6 +22,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,15 @@ class Load:
         except httpx.TransportError:
             return False
 
-    def run(self, minutes: float, customers: int, kill_every: float, swap_every: float) -> Record:
+    def run(
+        self,
+        minutes: float,
+        customers: int,
+        kill_every: float,
+        swap_every: float,
+        enough: Callable[[Record], bool] = lambda record: False,
+    ) -> Record:
+        """enough: ends it before the time is over."""
         threads = [threading.Thread(target=self.supervise)]
         threads[0].start()
         while not self.record.away or self.record.away[0][1] == float("inf"):
@@ -228,9 +237,12 @@ class Load:
         for thread in threads[1:]:
             thread.start()
         end = time.time() + 60 * minutes
-        while time.time() < end:
-            time.sleep(min(60, max(0.1, end - time.time())))
-            print(f"  {len(self.record.answers)} answers, {dict(self.record.done)}", file=sys.stderr)
+        said = time.time()
+        while time.time() < end and not enough(self.record):
+            time.sleep(0.1)
+            if time.time() - said > 60:
+                said = time.time()
+                print(f"  {len(self.record.answers)} answers, {dict(self.record.done)}", file=sys.stderr)
         self.stop.set()
         for thread in threads:
             thread.join()

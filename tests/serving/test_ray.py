@@ -54,7 +54,7 @@ def replicas() -> set[str]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 1800  # only so that a mistake ends; a busy machine is none
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -115,14 +115,14 @@ def test_more_is_asked_than_one_replica_answers_and_ray_starts_another(
     run(bundle, tmp_path / "store.db", min_replicas=1, max_replicas=2)
     wait_until(lambda: len(replicas()) == 1)
     stop = threading.Event()
-    body = {"histories": [[]] * 20, "k": 50, "beam_width": 80}  # 960 wait: fewer than would be turned away
+    body = {"histories": [[]] * 10, "k": 50, "beam_width": 80}  # 240 wait: fewer than would be turned away
 
     def ask() -> None:
         with httpx.Client(timeout=120) as http:
             while not stop.is_set():
                 http.post(f"{url}/v1/recommendations", json=body)
 
-    threads = [threading.Thread(target=ask) for _ in range(48)]
+    threads = [threading.Thread(target=ask) for _ in range(24)]
     for thread in threads:
         thread.start()
     try:
