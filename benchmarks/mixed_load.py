@@ -287,6 +287,9 @@ def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int,
     """How many answers were computed again, how many were wrong, and which acknowledged changes are not there."""
     lost: list[str] = []
     checked = wrong = 0
+    answers: dict[tuple[str, int, str], list[Seen]] = {}
+    for answer in record.answers:
+        answers.setdefault((answer.bundle, answer.version, str(answer.rules)), []).append(answer)
     for bundle in bundles:
         recommender = Recommender.load(bundle)
         live, name = recommender.catalogue, recommender.bundle.hash
@@ -296,7 +299,7 @@ def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int,
             if record.versions.get(version.number, version.hash) != version.hash:
                 lost.append(f"version {version.number} has other content")
             for rules in RULES:
-                asked = [a for a in record.answers if (a.bundle, a.version, a.rules) == (name, version.number, rules)]
+                asked = answers.get((name, version.number, str(rules)), [])
                 if asked:
                     found = recommender.recommend([a.history for a in asked], **rules)
                     for answer, items in zip(asked, found, strict=True):
