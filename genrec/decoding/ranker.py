@@ -24,7 +24,7 @@ from genrec.models.tokens import TokenLayout, write_histories
 
 # Memory that one decoding step may take for logits and candidates, in bytes; batches are cut to fit.
 STEP_MEMORY = 512 * 2**20
-CPU_STEP_MEMORY = 16 * 2**20  # a CPU has nothing to gain from larger batches, and loses its cache: 64 users took 15 % longer
+CPU_STEP_MEMORY = 16 * 2**20  # a CPU has nothing to gain from larger batches, and loses its cache
 WIDEST = 4096
 
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -266,40 +266,35 @@ def _prepare(server: Server, model: ServedModel, body: RecommendationsIn, histor
 
 
 async def _search(server: Server, model: ServedModel, prepared: Prepared, explain: bool) -> list[list[Recommendation]]:
-    found: Found = await _in_time(server, model.engine.submit(prepared.queries, prepared.version))
+    future = model.engine.submit(prepared.queries, prepared.version)
+    found: Found = await _in_time(server, asyncio.wrap_future(future))
     started = time.perf_counter()
     for query, (rows, _) in zip(prepared.queries, found, strict=True):
         server.metrics.count_items(model.name, rows)
         server.metrics.short.labels(model.name).inc(len(rows) < query.k)
-    weights = await _explain(server, model, prepared, found) if explain else None
+    weights = await _in_time(server, _weights(model, prepared, found)) if explain else None
     answers = await run_in_threadpool(model.recommender.finish, prepared, found, weights)
     server.metrics.observe(model.name, "finish_seconds", time.perf_counter() - started)
     return answers
 
 
-async def _explain(server: Server, model: ServedModel, prepared: Prepared, found: Found) -> Weights:
+async def _weights(model: ServedModel, prepared: Prepared, found: Found) -> Weights:
     """History by history, so that others get their turn between, and nothing goes on after the time is over."""
     wanted = sum(len(rows) for rows, _ in found)
     if wanted > MOST_EXPLAINED:
         raise SettingError(f"explain takes {MOST_EXPLAINED} items in one request at most, got {wanted}. Ask for fewer.")
     weights: Weights = []
-    deadline = time.monotonic() + server.timeout
     for query, one in zip(prepared.queries, found, strict=True):
-        if time.monotonic() > deadline:
-            raise _too_late(server)
-        weights += await _in_time(server, model.engine.weigh([query], [one], prepared.version))
+        of_one: Weights = await asyncio.wrap_future(model.engine.weigh([query], [one], prepared.version))
+        weights += of_one
     return weights
 
 
-def _too_late(server: Server) -> HTTPException:
-    return HTTPException(504, f"There was no answer within {server.timeout:g} s.")
-
-
-async def _in_time(server: Server, future: Any) -> Any:
+async def _in_time(server: Server, work: Awaitable[Any]) -> Any:
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), server.timeout)
+        return await asyncio.wait_for(work, server.timeout)
     except TimeoutError:
-        raise _too_late(server) from None
+        raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
 
 
 async def follow(server: Server) -> None:

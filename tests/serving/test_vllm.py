@@ -106,6 +106,8 @@ def test_a_version_that_is_gone_is_refused_and_nobody_else_notices(engine: VllmE
     with pytest.raises(RuntimeError, match="log says why"):
         wrong.result()
     assert_same(recommender, new, fine.result())
+    with pytest.raises(RuntimeError, match="log says why"):
+        engine.weigh(bad.queries, fine.result(), bad.version).result()
     assert engine.ready
 
 

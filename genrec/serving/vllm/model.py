@@ -93,17 +93,19 @@ class SearchPooler(Pooler):
         for place, params in enumerate(pooling_metadata.pooling_params):
             if params.extra_kwargs is None:
                 continue
-            try:  # an exception here would end vLLM's process, and with it everybody's request
+            try:  # an exception that left this method would end vLLM's process, and with it everybody's request
                 query, version, rows = unpack(params.extra_kwargs, versions)
+                if rows is None:
+                    asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
+                else:
+                    codes = version.snapshot.codes
+                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
+                    outputs[place] = torch.from_numpy(np.stack(weights)).double()
             except UnknownVersionError:
                 outputs[place] = refusal(STALE)
-                continue
-            if rows is None:
-                asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
-            else:
-                codes = version.snapshot.codes
-                weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
-                outputs[place] = torch.from_numpy(np.stack(weights)).double()
+            except Exception:
+                log.exception("A request failed")
+                outputs[place] = refusal(FAILED)
         for together in asked.values():
             for place, answer in self._search(together):
                 outputs[place] = answer
