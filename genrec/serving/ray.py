@@ -37,12 +37,13 @@ class ReplicaSettings(BaseModel):
     filters: dict[str, str] = {}
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(4, ge=1)
+    requests_per_replica: int = Field(16, ge=1, description="Under way on average; above it Ray starts another replica.")
 
     def server(self) -> ServerSettings:
         folders = {name: Path(folder) for name, folder in self.bundles.items()}
         if self.bundle is not None:
             folders[Path(self.bundle).resolve().name] = Path(self.bundle)
-        shared = self.model_dump(exclude={"bundle", "bundles", "keys", "min_replicas", "max_replicas"})
+        shared = self.model_dump(exclude={"bundle", "bundles", "keys", "min_replicas", "max_replicas", "requests_per_replica"})
         return ServerSettings(folders, keys=None if self.keys is None else Path(self.keys), **shared)
 
 
@@ -70,7 +71,7 @@ def application(settings: ReplicaSettings) -> Any:
         autoscaling_config={
             "min_replicas": settings.min_replicas,
             "max_replicas": settings.max_replicas,
-            "target_ongoing_requests": 16,  # so many searched together use a replica fully
+            "target_ongoing_requests": settings.requests_per_replica,
         },
         max_ongoing_requests=256,  # a replica turns away what its engine cannot take, with 429; beyond this the proxy waits
         graceful_shutdown_timeout_s=wanted.drain,

@@ -92,16 +92,14 @@ def test_replicas_on_several_nodes_answer_alike_share_what_they_are_told_and_sur
         assert client.remove_items([expected[1].item_id]) == 2, "whichever replica it meets, it is made on top of the first"
 
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        begun, failed, statuses = time.monotonic(), 0.0, {500}
-        while time.monotonic() - begun < 20:
+        in_a_row = 0
+        while in_a_row < 50:  # the other node answers
+            in_a_row += 1
             try:
                 [answer] = client.recommend([ids[:3]], k=10)
                 assert gone not in {item.item_id for item in answer.items}
-            except ServerError as error:  # requests on their way to the node that died
-                statuses.add(error.status)
-                failed = time.monotonic() - begun
-        assert failed < 15, "the other node answers"
-        assert min(statuses) >= 500
+            except ServerError:  # requests on their way to the node that died
+                in_a_row = 0
         cluster.add_node(num_cpus=1)
         wait_until(lambda: len(replicas()) == 2)
         for _ in range(20):
@@ -112,7 +110,10 @@ def test_replicas_on_several_nodes_answer_alike_share_what_they_are_told_and_sur
 def test_more_is_asked_than_one_replica_answers_and_ray_starts_another(
     cluster: Cluster, url: str, bundle: Path, tmp_path: Path
 ) -> None:
-    run(bundle, tmp_path / "store.db", min_replicas=1, max_replicas=2)
+    serve.delete("genrec")  # what another test left would be scaled down only after ten minutes
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    run(bundle, tmp_path / "store.db", min_replicas=1, max_replicas=2, requests_per_replica=2)
     wait_until(lambda: len(replicas()) == 1)
     stop = threading.Event()
     body = {"histories": [[]] * 10, "k": 50, "beam_width": 80}  # 240 wait: fewer than would be turned away
