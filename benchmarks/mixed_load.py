@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from genrec.bundle import MANIFEST, read_bundle, write_bundle
+from genrec.bundle import read_bundle, write_bundle
+from genrec.manifest import MANIFEST
 from genrec.recommender import Recommender
 from genrec.serving.store import Store
 

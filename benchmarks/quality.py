@@ -11,8 +11,9 @@ import logging
 import subprocess
 from pathlib import Path
 
-from genrec.bundle import MANIFEST, read_bundle
+from genrec.bundle import read_bundle
 from genrec.fit import fit
+from genrec.manifest import MANIFEST
 from genrec.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]

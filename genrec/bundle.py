@@ -5,42 +5,35 @@ code table, the catalogue, the item tokenizer and embedder, settings, metrics an
 of every file, is written last: no manifest, no bundle. `serving.json` alone may be edited afterwards.
 """
 
-import hashlib
 import json
-import os
-import platform
 import typing
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-import genrec
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
+from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
 from genrec.models.decoder import embedding_rows
 from genrec.models.packed import pack_linears
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
-from genrec.tokenizers.rq_kmeans import RQKMeans
+from genrec.tokenizers.families import load_tokenizer
 
-FORMAT = 2
-MANIFEST = "manifest.json"
+BUNDLE = Kind("bundle", 3, "genrec fit")
 SERVING = "serving.json"
 # Not beside the weights: vLLM reads every .safetensors file that it finds there as weights.
 COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 EDITABLE = frozenset({SERVING})
-WORK = "work"  # checkpoints and caches of a fit that is still running; never part of a bundle
 
 
 @dataclass(frozen=True)
@@ -108,20 +101,20 @@ class Bundle:
 
     def load_encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
         """The item embedder and the item tokenizer, for items that arrive later."""
-        encoders = ItemEmbedder.load(self.folder / "embedder"), RQKMeans.load(self.folder / "item_tokenizer")
+        encoders = ItemEmbedder.load(self.folder / "embedder"), load_tokenizer(self.folder / "item_tokenizer")
         self._check_unchanged()
         return encoders
 
     def _check_unchanged(self) -> None:
         """What is read late must be of the same bundle as what was read first."""
-        now = _self_hash(read_manifest(self.folder))[:16]
+        now = self_hash(read_manifest(self.folder, BUNDLE))[:16]
         if now != self.hash:
             raise BundleError(f"{self.folder} now holds bundle {now}, it was opened as {self.hash}. Load it again.")
 
     @cached_property
     def hash(self) -> str:
         """Names the bundle by all that was frozen in it: 16 hex digits of its manifest's hash."""
-        return _self_hash(self.manifest)[:16]
+        return self_hash(self.manifest)[:16]
 
     @property
     def architecture(self) -> str:
@@ -169,18 +162,11 @@ def write_bundle(
     save_file({"train_counts": train_counts.astype(np.int64)}, folder / COUNTS)
     tokenizer.save(folder / "item_tokenizer")
     embedder.save(folder / "embedder")
-    _write_json(folder / "settings.json", asdict(settings))
-    _write_json(folder / SERVING, asdict(serving))
-    _write_json(folder / "metrics.json", metrics)
+    write_json(folder / "settings.json", asdict(settings))
+    write_json(folder / SERVING, asdict(serving))
+    write_json(folder / "metrics.json", metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    files = {name: _describe(folder / name) for name in _files(folder)}
-    manifest = {"format": FORMAT, "versions": _versions(), **about, "codes": codes.hash, "files": files}
-    manifest["self"] = _self_hash(manifest)
-    for name in files:  # weights are written for their owner alone; a bundle is served by somebody else
-        (folder / name).chmod(0o644)
-    temporary = folder / f"{MANIFEST}.partial"
-    _write_json(temporary, manifest)
-    os.replace(temporary, folder / MANIFEST)
+    write_manifest(folder, BUNDLE, {**about, "codes": codes.hash})
 
 
 def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") -> Bundle:
@@ -190,11 +176,8 @@ def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") ->
     """
     check_choice("verify", verify, ["full", "size"])
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    for name, wanted in manifest["files"].items():
-        if name in EDITABLE and (folder / name).is_file():
-            continue
-        _check_file(folder, name, wanted, verify)
+    manifest = read_manifest(folder, BUNDLE)
+    check_files(folder, manifest, verify, EDITABLE)
     settings = Settings(**json.loads((folder / "settings.json").read_text(encoding="utf-8")))
     codes = CodeTable.load(folder / "codes.parquet")
     catalogue = Catalogue.from_table(pq.read_table(folder / "catalogue.parquet"))
@@ -208,75 +191,9 @@ def read_bundle(folder: Path | str, verify: Literal["full", "size"] = "full") ->
     return Bundle(folder, manifest, settings, _read_serving(folder), catalogue, codes, counts)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, checked for itself. Raises `BundleError`."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        state = "does not exist" if not folder.is_dir() else f"has no {MANIFEST}"
-        hint = " A fit was stopped there: run the same `genrec fit` again to go on." if (folder / WORK).is_dir() else ""
-        raise BundleError(f"{folder} is not a bundle: it {state}.{hint} `genrec fit --out {folder}` makes one.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        intact = manifest.pop("self") == _self_hash(manifest)
-    except (ValueError, KeyError, AttributeError):
-        intact = False
-    if not intact:
-        raise BundleError(f"{path} is truncated or was edited. Copy the bundle again, or fit it again.")
-    if manifest["format"] != FORMAT:
-        raise BundleError(
-            f"{folder} has bundle format {manifest['format']}; genrec {genrec.__version__} reads format {FORMAT}."
-        )
-    return manifest
-
-
 def _read_serving(folder: Path) -> ServingSettings:
     path = folder / SERVING
     try:
         return ServingSettings(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BundleError(f"{path} cannot be used: {error} It takes beam_width, k and exclude_seen.") from None
-
-
-def _check_file(folder: Path, name: str, wanted: dict[str, Any], verify: str) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise BundleError(f"{name} is missing from the bundle {folder}. Copy the bundle again, or fit it again.")
-    size = path.stat().st_size
-    if size != wanted["bytes"]:
-        raise BundleError(
-            f"{name} in the bundle {folder} was truncated or edited: it has {size} bytes, it was saved with {wanted['bytes']}."
-        )
-    if verify == "full" and _hash_file(path) != wanted["sha256"]:
-        raise BundleError(f"{name} in the bundle {folder} was edited: its hash is not the one it was saved with.")
-
-
-def _files(folder: Path) -> list[str]:
-    names = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file())
-    return [n.as_posix() for n in names if n.parts[0] != WORK and not n.name.startswith(MANIFEST)]
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": _hash_file(path)}
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _self_hash(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"genrec": genrec.__version__, "python": platform.python_version(), "pyarrow": pa.__version__}
-    for name in ("torch", "transformers", "peft", "numpy", "faiss-cpu", "scikit-learn", "sentence-transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("genrec").setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser(everything=arguments[:1] == ["fit"])
+    parser = build_parser(everything=arguments[:1] in (["fit"], ["tokenize"]))
     known, unknown = parser.parse_known_args(arguments)
     try:
         if unknown:
@@ -60,15 +60,15 @@ def build_parser(everything: bool = True) -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         verb.set_defaults(run=run)
         add(verb)
-        if name == "fit" and everything:
-            _add_settings(verb)
+        if name in SECTIONS and everything:
+            _add_settings(verb, SECTIONS[name])
     return parser
 
 
-def _tables(verb: argparse.ArgumentParser) -> None:
+def _tables(verb: argparse.ArgumentParser, interactions: bool = True) -> None:
     formats = "parquet, csv, tsv, jsonl, RecBole .item/.inter, a saved Hugging Face dataset, or hf:NAME@SPLIT"
     verb.add_argument("--items", required=True, metavar="TABLE", help=f"the catalogue, one row per item: {formats}")
-    verb.add_argument("--interactions", required=True, metavar="TABLE", help="who met which item when, same formats")
+    verb.add_argument("--interactions", required=interactions, metavar="TABLE", help="who met which item when, same formats")
     mapping = "map a column, such as user_id=reviewerID or item_id=asin (both tables; repeat the flag)"
     verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help=mapping)
 
@@ -82,13 +82,38 @@ def _add_fit(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the bundle goes")
     verb.add_argument("--recipe", type=Path, metavar="YAML", help="settings; see training/recipes/")
     verb.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a bundle or another fit")
+    verb.add_argument("--codes", type=Path, metavar="FOLDER", help="train on codes that `genrec tokenize` published")
 
 
-def _add_settings(verb: argparse.ArgumentParser) -> None:
+def _add_tokenize(verb: argparse.ArgumentParser) -> None:
+    _tables(verb, interactions=False)
+    verb.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where codes and report go")
+    verb.add_argument("--recipe", type=Path, metavar="YAML", help="settings; see tokenizers/")
+    verb.add_argument("--append-to", type=Path, metavar="FOLDER", help="the next generation of these codes: none of them moves")
+    verb.add_argument("--item-vectors", type=Path, metavar="FILE", help="with --append-to: vectors of the new items (Parquet)")
+    verb.add_argument("--overwrite", action="store_true", help="replace the codes in --out")
+
+
+def _add_tokenizers(verb: argparse.ArgumentParser) -> None:
+    actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+    about = "One table of quality numbers for several recipes on one catalogue."
+    compare = actions.add_parser("compare", help=about, description=about, allow_abbrev=False)
+    compare.add_argument("recipes", nargs="+", type=Path, metavar="YAML")
+    _tables(compare, interactions=False)
+    compare.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    about = "How many items have other codes in the second table than in the first."
+    diff = actions.add_parser("diff", help=about, description=about, allow_abbrev=False)
+    diff.add_argument("old", type=Path, metavar="OLD", help="a folder of codes or a bundle")
+    diff.add_argument("new", type=Path, metavar="NEW")
+
+
+def _add_settings(verb: argparse.ArgumentParser, sections: Sequence[str]) -> None:
     from genrec.recipe import settings
 
     group = verb.add_argument_group("settings of the recipe")
     for name, _kind, default, text in settings():
+        if not name.startswith(tuple(sections)):
+            continue
         group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", default=argparse.SUPPRESS,
                            help=f"{text} (default: {default})".replace("%", "%%"))  # fmt: skip
 
@@ -183,18 +208,69 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _fit(args: argparse.Namespace) -> int:
-    from genrec.fit import fit
+def _recipe(args: argparse.Namespace) -> Any:
+    """The recipe of `fit` and `tokenize`: its file and the flags over it."""
     from genrec.recipe import from_text, load_recipe, settings
 
-    _quiet_transformers()
     given = vars(args)
     overrides: dict[str, Any] = {}
     items, events = _split_columns(args.columns)
-    if items:
+    if items or events:
         overrides["data.items_columns"], overrides["data.interactions_columns"] = items, events
     overrides |= {name: from_text(kind, given[name]) for name, kind, *_ in settings() if name in given}
-    fit(args.items, args.interactions, args.out, load_recipe(args.recipe, overrides), args.overwrite)
+    return load_recipe(args.recipe, overrides)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from genrec.fit import fit
+
+    _quiet_transformers()
+    fit(args.items, args.interactions, args.out, _recipe(args), args.overwrite, args.codes)
+    return 0
+
+
+def _tokenize(args: argparse.Namespace) -> int:
+    from genrec.tokenize import append_to, tokenize
+
+    if args.append_to is None:
+        if args.item_vectors:
+            raise SettingError("--item-vectors goes with --append-to. A first run takes --text.item-vectors FILE.")
+        tokenize(args.items, args.interactions, args.out, _recipe(args), args.overwrite)
+        return 0
+    given = sorted(name for name in vars(args) if name.startswith(SECTIONS["tokenize"]))
+    if args.interactions or args.recipe or args.columns or given:
+        raise SettingError(
+            "--append-to takes --items, --item-vectors, --out and --overwrite only: vectors, tokenizer and column names are "
+            "those of the codes."
+        )
+    append_to(args.append_to, args.items, args.out, args.overwrite, args.item_vectors)
+    return 0
+
+
+def _tokenizers(args: argparse.Namespace) -> int:
+    from genrec.codes import CodeTable, diff
+    from genrec.recipe import load_recipe
+    from genrec.tokenize import compare
+
+    if args.action == "diff":
+        old, new = (CodeTable.load(folder / "codes.parquet") for folder in (args.old, args.new))
+        found = diff(old, new)
+        made = "by the same tokenizer" if old.tokenizer == new.tokenizer else "by another tokenizer"
+        print(f"generation {old.generation} -> {new.generation}, {made}")
+        print(f"{found.unchanged} items keep their codes, {found.changed} have others, ", end="")
+        print(f"{found.added} are new, {found.removed} gone")
+        return 0
+    items, events = _split_columns(args.columns)
+    columns = {"data.items_columns": items, "data.interactions_columns": events} if items or events else {}
+    names = [path.stem for path in args.recipes]
+    if len(set(names)) != len(names):
+        names = [str(path) for path in args.recipes]
+    recipes = {name: load_recipe(path, columns) for name, path in zip(names, args.recipes, strict=True)}
+    table, numbers = compare(recipes, args.items, args.interactions)
+    print(table)
+    if args.json:
+        as_json = {name: quality.to_dict() for name, quality in numbers.items()}
+        args.json.write_text(json.dumps(as_json, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
@@ -384,7 +460,8 @@ def _unknown_flag(flag: str, verb: str) -> str:
     if not flag.startswith("-"):
         return f"There is no place for {flag!r} here. `genrec {verb} --help` shows what goes where."
     name = flag.split("=")[0]
-    flags = [f"--{setting.replace('_', '-')}" for setting, *_ in settings()] if verb == "fit" else []
+    taken = SECTIONS.get(verb, ())
+    flags = [f"--{setting.replace('_', '-')}" for setting, *_ in settings() if setting.startswith(taken)] if taken else []
     flags += ["--items", "--interactions", "--columns", "--out", "--recipe", "--overwrite", "--history", "--beam-width"]
     short = [known for known in flags if known.rsplit(".", 1)[-1] == name.lstrip("-")]
     hint = f" Did you mean {short[0]!r}?" if short else nearest(name, flags)
@@ -403,6 +480,11 @@ _EXAMPLES = """examples:
   genrec fit --items items.csv --interactions events.csv --out runs/shop
   genrec fit --items items.parquet --interactions events.parquet --out runs/shop --recipe training/recipes/beauty.yaml
   genrec fit --items items.csv --interactions events.csv --out runs/quick --training.epochs 3 --text.encoder tfidf-svd
+  genrec tokenize --items items.csv --interactions events.csv --out runs/codes --recipe tokenizers/rq_vae.yaml
+  genrec tokenize --items new_items.csv --append-to runs/codes --out runs/codes-2
+  genrec fit --items items.csv --interactions events.csv --out runs/shop --codes runs/codes
+  genrec tokenizers compare tokenizers/*.yaml --items items.csv --interactions events.csv
+  genrec tokenizers diff runs/codes runs/codes-2
   genrec evaluate runs/shop --interactions events.csv
   genrec recommend runs/shop --history B001,B002
   genrec recommend runs/shop --interactions events.csv --user U17 -k 5
@@ -416,12 +498,17 @@ _EXAMPLES = """examples:
 VERBS: dict[str, tuple[Any, Any, str]] = {
     "validate": (_validate, _add_validate, "Check two tables and say what is wrong with them and how to mend it."),
     "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
+    "tokenize": (_tokenize, _add_tokenize, "Give the items of a catalogue their codes, and say how good the codes are."),
+    "tokenizers": (_tokenizers, _add_tokenizers, "Compare recipes of item tokenizers, or two tables of codes."),
     "evaluate": (_evaluate, _add_evaluate, "Measure a bundle and the baselines: item-level Recall and NDCG."),
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
     "serve": (_serve, _add_serve, "Answer over HTTP."),
     "keys": (_keys, _add_keys, "Make and list API keys of a server."),
     "demo": (_demo, _add_demo, "Fit and show a recommender on a synthetic shop, in a few minutes."),
 }
+
+# Verbs that take settings of the recipe as flags, and which.
+SECTIONS: dict[str, tuple[str, ...]] = {"fit": ("",), "tokenize": ("seed", "data.", "text.", "tokenizer.")}
 
 if __name__ == "__main__":
     sys.exit(main())

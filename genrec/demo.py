@@ -17,8 +17,8 @@ USERS, ITEMS, SEED = 3000, 600, 0
 SETTINGS = {
     "text.encoder": "tfidf-svd",  # no download, no extra package
     "text.collaborative_weight": 2.0,
-    "tokenizer.levels": 2,
-    "tokenizer.codebook_size": 64,
+    "tokenizer.rq_kmeans.levels": 2,
+    "tokenizer.rq_kmeans.codebook_size": 64,
     "model.hidden_size": 64,
     "model.layers": 2,
     "model.heads": 2,

@@ -14,9 +14,10 @@ from genrec.data.readers import load_interactions
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.errors import check_choice
 from genrec.evaluation.evaluate import Result, evaluate
-from genrec.fit import evaluate_baselines, split_histories
+from genrec.fit import evaluate_baselines
 from genrec.recipe import Recipe, build
 from genrec.recommender import Recommender
+from genrec.tables import split_histories
 
 log = logging.getLogger(__name__)
 

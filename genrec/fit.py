@@ -13,50 +13,44 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from genrec.bundle import INDEX, MANIFEST, WORK, ServingSettings, Settings, read_manifest, tie_rank, write_bundle
+from genrec.bundle import BUNDLE, INDEX, ServingSettings, Settings, tie_rank, write_bundle
 from genrec.card import model_card
-from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
-from genrec.data.hashing import table_hash
-from genrec.data.interactions import Histories, Interactions
-from genrec.data.readers import load_catalogue, load_interactions
-from genrec.data.splits import Split, Targets, exclude_seen_by_default, global_time, leave_one_out
+from genrec.data.splits import Split, Targets, exclude_seen_by_default
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
-from genrec.embedding.fused import EmbeddingConfig, ItemEmbedder
 from genrec.embedding.text import default_template, render
-from genrec.errors import BundleError, DataError
+from genrec.errors import BundleError
 from genrec.evaluation.baselines import CooccurrenceTfidf, Popularity
 from genrec.evaluation.evaluate import Result, evaluate, report_table
+from genrec.manifest import MANIFEST, WORK, read_manifest
 from genrec.models.decoder import build_decoder, merged, require_peft, save_text_tokenizer
+from genrec.published import read_codes
 from genrec.recipe import Recipe
-from genrec.tokenizers.base import ItemTokenizer
-from genrec.tokenizers.collisions import assign
-from genrec.tokenizers.rq_kmeans import RQKMeans
+from genrec.tables import read_tables, split_histories
+from genrec.tokenize import in_order_of, make_codes, make_vectors, with_recipe_of
 from genrec.training.trainer import train
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """The two tables, read and checked, with the hashes that name them in every result."""
-
-    catalogue: Catalogue
-    interactions: Interactions
-    hashes: dict[str, str]
-
-
-def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = None, overwrite: bool = False) -> Path:
-    """Make a recommender from two tables and write it to the folder `out`, which is returned.
+def fit(
+    items: Any,
+    interactions: Any,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    overwrite: bool = False,
+    codes: str | Path | None = None,
+) -> Path:
+    """Make a recommender from two tables and write it to the folder `out`, which is returned. codes: a folder of published
+    codes (`genrec tokenize`) to train on, instead of new ones.
 
     A folder with a finished bundle is refused unless `overwrite`; one with an unfinished fit of the same data and recipe is
     gone on with. Raises `DataError`, `SettingError`, `BundleError`, `MissingDependencyError`.
@@ -66,6 +60,9 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     if recipe.model.pretrained and recipe.model.lora_rank:
         require_peft()  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
+    published = None if codes is None else read_codes(codes)
+    if published:
+        recipe, tables = with_recipe_of(recipe, published), in_order_of(tables, published)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
     work = _open_work(out, recipe, tables.hashes, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
@@ -77,14 +74,18 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
         "masked" if exclude_seen else "not masked",
     )  # fmt: skip
 
-    embedder, tokenizer, codes = make_codes(tables.catalogue, split.train, recipe, work)
+    if published:
+        embedder, tokenizer, table = published.embedder, published.tokenizer, published.table
+    else:
+        embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
+        tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
     counts = np.bincount(split.train.items, minlength=len(tables.catalogue))
 
     _seed_everything(recipe.seed)
-    max_tokens = 1 + codes.levels * (recipe.training.max_history + 1)
-    model, layout = build_decoder(recipe.model, codes.sizes, max_tokens)
-    index = CatalogueIndex.build(codes.codes, codes.sizes, tie_rank(recipe.decoding.tie_rule, codes.item_ids, counts))
-    snapshot = Snapshot(index, codes.codes)
+    max_tokens = 1 + table.levels * (recipe.training.max_history + 1)
+    model, layout = build_decoder(recipe.model, table.sizes, max_tokens)
+    index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
+    snapshot = Snapshot(index, table.codes)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
     trained = train(model, layout, snapshot, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed)
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
@@ -108,7 +109,7 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
     model.save_pretrained(out)
     save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
-    index.save(out / INDEX, codes.hash)
+    index.save(out / INDEX, table.hash)
     write_bundle(
         out,
         settings=Settings(
@@ -118,60 +119,17 @@ def fit(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = 
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,
-        codes=codes,
+        codes=table,
         train_counts=counts,
         tokenizer=tokenizer,
         embedder=embedder,
         metrics=metrics,
         about={"data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict()},
-        card=model_card(out.name, recipe, results, tables.hashes, codes),
+        card=model_card(out.name, recipe, results, tables.hashes, table),
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
     return out
-
-
-def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
-    """Read and check both tables under the recipe's column names."""
-    catalogue = load_catalogue(items, recipe.data.items_columns)
-    if len(catalogue) < 2:
-        raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
-    events = load_interactions(interactions, recipe.data.interactions_columns)
-    return Tables(catalogue, events, {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)})
-
-
-def split_histories(histories: Histories, recipe: Recipe) -> Split:
-    """Cut as the recipe says. Raises `DataError` when nothing is left to validate or test on."""
-    data = recipe.data
-    split = leave_one_out(histories) if data.split == "leave-one-out" else global_time(
-        histories, data.validation_share, data.test_share
-    )  # fmt: skip
-    for part, questions in {"validation": split.validation, "test": split.test}.items():
-        if not len(questions):
-            raise DataError(
-                f"The {split.name} split leaves no {part} questions: {len(histories)} users with at most "
-                f"{int(histories.lengths.max(initial=0))} events each. Leave-one-out needs users with 3 events or more. "
-                "Bring longer histories, or try data.split: global-time."
-            )
-    return split
-
-
-def make_codes(
-    catalogue: Catalogue, train_histories: Histories, recipe: Recipe, work: Path
-) -> tuple[ItemEmbedder, ItemTokenizer, CodeTable]:
-    """Item vectors, the fitted item tokenizer, and the code table; vectors of the text encoder are kept in `work`."""
-    text = recipe.text
-    embedder = ItemEmbedder(
-        EmbeddingConfig(text.encoder, text.template, text.collaborative_width, text.collaborative_weight, recipe.seed)
-    )
-    log.info("Item vectors: encoder %s, collaborative width %d", text.encoder, text.collaborative_width)
-    vectors = embedder.fit(catalogue, train_histories, lambda encode: _cached(work / "text_vectors.npy", encode))
-    tokenizer = RQKMeans(recipe.tokenizer.rq_kmeans(recipe.seed)).fit(vectors)
-    plain = tokenizer.encode(vectors)
-    codes = assign(catalogue.item_ids.tolist(), plain, tokenizer, recipe.tokenizer.collision_policy)
-    distinct = len(np.unique(plain, axis=0))
-    log.info("Codes %s: %d distinct tuples for %d items before the collision policy", codes.sizes, distinct, len(codes))
-    return embedder, tokenizer, codes
 
 
 def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, questions: Targets) -> list[Result]:
@@ -219,7 +177,7 @@ def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: boo
 def _remove_bundle(out: Path) -> None:
     """Delete a bundle's own files, the manifest first, and nothing else that lies in the folder."""
     try:
-        names = list(read_manifest(out)["files"])
+        names = list(read_manifest(out, BUNDLE)["files"])
     except BundleError:  # none there, or one that nobody can read
         names = []
     (out / MANIFEST).unlink(missing_ok=True)
@@ -227,8 +185,9 @@ def _remove_bundle(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array at `path`, made and kept there the first time."""
+def _cached(work: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Text vectors, made once and kept in `work`."""
+    path = work / "text_vectors.npy"
     if path.exists():
         return np.load(path, allow_pickle=False)
     array = make()

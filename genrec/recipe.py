@@ -14,10 +14,16 @@ from typing import Any, Literal
 
 import yaml
 
+from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.models.decoder import ModelConfig
-from genrec.tokenizers.collisions import POLICIES
+from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.collisions import check_policy
+from genrec.tokenizers.families import FAMILIES
+from genrec.tokenizers.fsq import FSQConfig
+from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
+from genrec.tokenizers.rq_vae import RQVAEConfig
 from genrec.training.trainer import TrainingConfig
 
 BASELINES = ("popularity", "cooccurrence-tfidf")
@@ -43,45 +49,40 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """encoder: "minilm", "tfidf-svd" or "sentence-transformers:NAME". template: how an item is written, such as
-    "{title} | {brand}", or "auto". collaborative_width: size of the co-occurrence vector put beside the text vector, 0 for
-    text alone. collaborative_weight: its length when the text vector has length 1.
-    """
-
-    encoder: str = "minilm"
-    template: str = "auto"
-    collaborative_width: int = 64
-    collaborative_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_integer("text.collaborative_width", self.collaborative_width, 0)
-        if self.collaborative_weight < 0:
-            raise SettingError(f"text.collaborative_weight must be 0 or more, got {self.collaborative_weight}.")
-
-
-@dataclass(frozen=True)
 class TokenizerConfig:
-    """family: "rq-kmeans". levels: codes per item before the collision policy. codebook_size: codes per level, or "auto".
-    iterations: k-means rounds per level. restarts: k-means runs per level, the best is kept.
-    collision_policy: "suffix" (one more code makes every item unique) or "shared" (alike items keep the same codes).
+    """family: "rq-kmeans", "rq-vae", "fsq" or "opq"; each has its own section. collision_policy: "suffix" (one more code makes
+    every item unique), "shared" (alike items keep the same codes), "knn-5" or "random-5" (other last codes until no more than 5
+    items are alike), "sinkhorn" (the same until all are unique), "id" or "hash-1024" (one more code names the item itself).
     """
 
-    family: Literal["rq-kmeans"] = "rq-kmeans"
-    levels: int = 3
-    codebook_size: int | Literal["auto"] = "auto"
-    iterations: int = 50
-    restarts: int = 1
-    collision_policy: Literal["suffix", "shared"] = "suffix"
+    family: str = "rq-kmeans"
+    collision_policy: str = "suffix"
+    rq_kmeans: RQKMeansConfig = field(default_factory=RQKMeansConfig)
+    rq_vae: RQVAEConfig = field(default_factory=RQVAEConfig)
+    fsq: FSQConfig = field(default_factory=FSQConfig)
+    opq: OPQConfig = field(default_factory=OPQConfig)
 
     def __post_init__(self) -> None:
-        check_choice("tokenizer.family", self.family, ["rq-kmeans"])
-        check_choice("tokenizer.collision_policy", self.collision_policy, POLICIES)
-        self.rq_kmeans(0)  # checks the rest
+        check_choice("tokenizer.family", self.family, list(FAMILIES))
+        check_policy("tokenizer.collision_policy", self.collision_policy)
+        for family in FAMILIES:
+            section = getattr(self, _section(family))
+            if family != self.family and section != type(section)():
+                raise SettingError(
+                    f"The recipe has settings in tokenizer.{_section(family)}, but tokenizer.family is {self.family!r}. Set "
+                    f"the family to {family!r}, or move them to tokenizer.{_section(self.family)}."
+                )
+            if section.seed:
+                raise SettingError(f"tokenizer.{_section(family)}.seed cannot be set: the recipe's seed is everybody's.")
 
-    def rq_kmeans(self, seed: int) -> RQKMeansConfig:
-        """The settings of the family."""
-        return RQKMeansConfig(self.levels, self.codebook_size, self.iterations, self.restarts, seed)
+    def make(self, seed: int) -> ItemTokenizer:
+        """The item tokenizer of the recipe, not fitted."""
+        settings = dataclasses.asdict(getattr(self, _section(self.family)))
+        return FAMILIES[self.family].from_settings(settings | {"seed": seed})
+
+
+def _section(family: str) -> str:
+    return family.replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Recipe:
 
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    text: TextConfig = field(default_factory=TextConfig)
+    text: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -132,6 +133,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed, 0, 2**31 - 16)
+        if self.text.seed:
+            raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts, ready for YAML or JSON."""
@@ -180,15 +183,17 @@ def build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
 
 def settings() -> list[tuple[str, Any, Any, str]]:
     """Every setting as (dotted name, type, default, help), in the order of the recipe."""
-    found = []
-    for section in dataclasses.fields(Recipe):
-        default = section.default if section.default_factory is dataclasses.MISSING else section.default_factory()
-        if not dataclasses.is_dataclass(default):
-            found.append((section.name, int, default, "seed of everything random"))
-            continue
-        helps = _helps(type(default).__doc__ or "")
-        for name, kind in typing.get_type_hints(type(default)).items():
-            found.append((f"{section.name}.{name}", kind, getattr(default, name), helps.get(name, "")))
+    return [("seed", int, Recipe().seed, "seed of everything random"), *_settings_of(Recipe(), "")]
+
+
+def _settings_of(section: Any, prefix: str) -> list[tuple[str, Any, Any, str]]:
+    found, helps = [], _helps(type(section).__doc__ or "")
+    for name, kind in typing.get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        if dataclasses.is_dataclass(value):
+            found += _settings_of(value, f"{prefix}{name}.")
+        elif name != "seed":
+            found.append((f"{prefix}{name}", kind, value, helps.get(name, "")))
     return found
 
 
@@ -232,8 +237,8 @@ def _value(name: str, kind: Any, value: Any) -> Any:
             return value
         if origin is dict and isinstance(value, dict) and all(isinstance(x, str) for kv in value.items() for x in kv):
             return value
-        if origin is list and isinstance(value, list) and all(isinstance(x, str) for x in value):
-            return value
+        if origin in (list, tuple) and isinstance(value, list) and all(type(x) is typing.get_args(option)[0] for x in value):
+            return origin(value)
     raise SettingError(f"{name} must be {_describe(options)}, got {value!r}.")
 
 
@@ -253,8 +258,8 @@ def _describe(options: Sequence[Any]) -> str:
             described += [repr(choice) for choice in typing.get_args(option)]
         elif typing.get_origin(option) is dict:
             described.append("a mapping of text to text")
-        elif typing.get_origin(option) is list:
-            described.append("a list of texts")
+        elif typing.get_origin(option) in (list, tuple):
+            described.append("a list of " + {str: "texts", int: "whole numbers"}[typing.get_args(option)[0]])
         else:
             described.append(words[option])
     return " or ".join(described)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from genrec.bundle import MANIFEST, read_bundle
+from genrec.bundle import read_bundle
 from genrec.errors import BundleError, SettingError
+from genrec.manifest import MANIFEST
 from genrec.recommender import Recommender
 from genrec.tokenizers.rq_kmeans import RQKMeans
 

@@ -77,7 +77,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    with pytest.raises(BundleError, match="A fit was stopped there: run the same `genrec fit` again"):
+    with pytest.raises(BundleError, match="A run was stopped there: run the same `genrec fit` again"):
         Recommender.load(tmp_path / "killed")
     with pytest.raises(BundleError, match="unfinished fit with another recipe"):
         fit(tables / "items.csv", tables / "interactions.csv", tmp_path / "killed", load_recipe(overrides=QUICK))
@@ -136,8 +136,8 @@ def test_shared_codes_and_a_global_time_split_work_too(shop: Shop, tmp_path: Pat
     changes = {
         "tokenizer.collision_policy": "shared",
         "data.split": "global-time",
-        "tokenizer.levels": 2,
-        "tokenizer.codebook_size": 4,
+        "tokenizer.rq_kmeans.levels": 2,
+        "tokenizer.rq_kmeans.codebook_size": 4,
     }
     out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | changes))
     opened = read_bundle(out)

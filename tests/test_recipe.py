@@ -54,7 +54,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
         ("text:\n  encoder: 5", "text.encoder must be text, got 5"),
         ("decoding:\n  exclude_seen: sometimes", "decoding.exclude_seen must be true or false or 'auto', got 'sometimes'"),
         ("tokenizer:\n  collision_policy: suffx", "collision_policy must be"),
-        ("tokenizer:\n  levels: 99", "levels must be an integer from 1 to 8, got 99"),
+        ("tokenizer:\n  rq_kmeans:\n    levels: 99", "levels must be an integer from 1 to 8, got 99"),
         ("decoding:\n  k: 80", "decoding.k must be an integer from 1 to 50, got 80"),
         ("evaluation:\n  baselines: [popular]", "Did you mean 'popularity'"),
         ("seed: -1", "seed must be an integer from 0"),

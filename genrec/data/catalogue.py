@@ -85,6 +85,35 @@ def require_columns(table: pa.Table, needed: Sequence[str], what: str) -> None:
             )
 
 
+def conform(items: pa.Table, schema: pa.Schema) -> pa.Table:
+    """New items as rows of a catalogue: exactly its columns and types; columns that `items` lacks are empty.
+
+    Raises `DataError` for columns that the catalogue does not have, values that cannot become its type, an item named twice.
+    """
+    for name in items.column_names:
+        if name not in schema.names:
+            raise DataError(
+                f"The catalogue has no column {name!r}.{nearest(name, schema.names)} It has {', '.join(schema.names)}; "
+                "drop or rename the others."
+            )
+    items = items.set_column(items.column_names.index(ITEM_ID), ITEM_ID, as_id_column(items.column(ITEM_ID), ITEM_ID))
+    if pc.count_distinct(items.column(ITEM_ID)).as_py() != items.num_rows:
+        raise DataError("Every item may be named once in one change, got an item id more than once.")
+    columns = []
+    for column in schema:
+        if column.name not in items.column_names:
+            columns.append(pa.nulls(items.num_rows, column.type))
+            continue
+        try:
+            columns.append(items.column(column.name).cast(column.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"Column {column.name!r} holds {column.type} in the catalogue, got {items.column(column.name).type} that "
+                f"cannot become it: {error}"
+            ) from None
+    return pa.table(columns, schema=schema)
+
+
 class RowsById(Protocol):
     """What knows the row number of an item id: a `Catalogue`, or a version of one that changes."""
 

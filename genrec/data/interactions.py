@@ -41,6 +41,12 @@ class Histories:
         """Items of one user: int64 [T]."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
+    def following_pairs(self) -> np.ndarray:
+        """Items that follow each other in a history: int64 [pairs, 2]."""
+        users = np.repeat(np.arange(len(self)), self.lengths)
+        together = users[1:] == users[:-1]
+        return np.column_stack([self.items[:-1][together], self.items[1:][together]]).astype(np.int64)
+
     @property
     def lengths(self) -> np.ndarray:
         """Events per user: int64 [U]."""

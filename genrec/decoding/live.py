@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from genrec.codes import CodeTable
 from genrec.columns import ITEM_ID
-from genrec.data.catalogue import Catalogue, as_id_column, require_columns
+from genrec.data.catalogue import Catalogue, conform, require_columns
 from genrec.data.where import where_mask
 from genrec.decoding.changes import Change
 from genrec.decoding.diversity import Groups
@@ -39,8 +38,9 @@ from genrec.decoding.overlay import Overlay
 from genrec.decoding.snapshot import Snapshot
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import render
-from genrec.errors import DataError, SettingError, UnknownItemError, nearest
+from genrec.errors import DataError, SettingError, UnknownItemError
 from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.collisions import MOVING, Published, check_policy, resolve
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class LiveCatalogue:
         """
         items = self._conform(items)
         ids = items.column(ITEM_ID).to_pylist()
-        codes = self._encode(items, vectors)
+        codes, vectors = self._encode(items, vectors)
         with self._lock:
             now = self.current
             here = now.rows(ids)
@@ -166,7 +166,7 @@ class LiveCatalogue:
                 raise DataError(
                     f"add takes new items, got {len(taken)} that the catalogue has, for example {taken[0]!r}. Use replace."
                 )
-            return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes)))
+            return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes, vectors)))
 
     def vectors(self, items: pa.Table) -> np.ndarray:
         """What `add` would make of the items' texts: float32 [n, D]. It takes as long as the text encoder does."""
@@ -207,12 +207,11 @@ class LiveCatalogue:
             codes = self._codes[rows].copy()
             moved = self._retold(before, after)
             if len(moved):
-                encoded = self._encode(after.take(pa.array(moved)), None)
-                levels = encoded.shape[1]
-                other = (codes[moved, :levels] != encoded).any(axis=1)
-                moved, encoded = moved[other], encoded[other]
+                encoded, vectors = self._encode(after.take(pa.array(moved)), None)
+                other = self._elsewhere(codes[moved], encoded)
+                moved, encoded, vectors = moved[other], encoded[other], vectors[other]
                 if len(moved):
-                    codes[moved] = self._resolve([ids[place] for place in moved], encoded)
+                    codes[moved] = self._resolve([ids[place] for place in moved], encoded, vectors)
             about = f"{len(ids)} replaced, {len(moved)} of them with other codes"
             return self._apply(Change(about, tuple(ids), after, codes))
 
@@ -270,29 +269,7 @@ class LiveCatalogue:
             raise DataError("items must have at least one row, got 0.")
         if len(set(items.column_names)) != len(items.column_names):
             raise DataError(f"items must have every column once, got {items.column_names}.")
-        schema = self.current.table.schema
-        for name in items.column_names:
-            if name not in schema.names:
-                raise DataError(
-                    f"The catalogue has no column {name!r}.{nearest(name, schema.names)} It has {', '.join(schema.names)}; "
-                    "drop or rename the others."
-                )
-        items = items.set_column(items.column_names.index(ITEM_ID), ITEM_ID, as_id_column(items.column(ITEM_ID), ITEM_ID))
-        if pc.count_distinct(items.column(ITEM_ID)).as_py() != items.num_rows:
-            raise DataError("Every item may be named once in one change, got an item id more than once.")
-        columns = []
-        for column in schema:
-            if column.name not in items.column_names:
-                columns.append(pa.nulls(items.num_rows, column.type))
-                continue
-            try:
-                columns.append(items.column(column.name).cast(column.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise DataError(
-                    f"Column {column.name!r} holds {column.type} in the catalogue, got {items.column(column.name).type} that "
-                    f"cannot become it: {error}"
-                ) from None
-        return pa.table(columns, schema=schema)
+        return conform(items, self.current.table.schema)
 
     def _retold(self, before: pa.Table, after: pa.Table) -> np.ndarray:
         """Places where the text that codes come from differs: int64."""
@@ -300,8 +277,8 @@ class LiveCatalogue:
         texts = [render(Catalogue(table), embedder.template) for table in (before, after)]
         return np.flatnonzero(np.array(texts[0], object) != np.array(texts[1], object))
 
-    def _encode(self, items: pa.Table, vectors: np.ndarray | None) -> np.ndarray:
-        """Codes before the collision policy: int32 [n, levels of the tokenizer]."""
+    def _encode(self, items: pa.Table, vectors: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Codes before the collision policy, int32 [n, levels of the tokenizer], and the vectors they were made of."""
         embedder, tokenizer = self._encoders
         if vectors is None:
             vectors = embedder.encode(Catalogue(items))
@@ -311,7 +288,7 @@ class LiveCatalogue:
                 f"vectors must be numbers with one row per item, [{items.num_rows}, width], got {vectors.dtype} "
                 f"{list(vectors.shape)}."
             )
-        return tokenizer.encode(vectors)
+        return tokenizer.encode(vectors), vectors
 
     @cached_property
     def _encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
@@ -319,33 +296,27 @@ class LiveCatalogue:
             raise SettingError("This catalogue was opened without item tokenizer and embedder, so items get no new codes.")
         return self._load_encoders()
 
-    def _resolve(self, ids: list[str], codes: np.ndarray) -> np.ndarray:
-        """Codes under the collision policy: the first free ordinal with "suffix", in the order of the items."""
-        if self.policy != "suffix":
-            return codes
+    def _resolve(self, ids: list[str], codes: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """Codes under the collision policy, beside those that items of the current version have."""
+        _, tokenizer = self._encoders
+        published = Published(self.sizes, self._below, int(self._codes[: len(self.current.live), -1].max()) + 1)
+        return resolve(ids, codes, tokenizer, self.policy, vectors, published)[0]
+
+    def _elsewhere(self, codes: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+        """Which items [n] would get other codes, as far as the collision policy leaves them where they are: bool [n]."""
+        kept = encoded.shape[1] - (check_policy("collision_policy", self.policy)[0] in MOVING)
+        return (codes[:, :kept] != encoded[:, :kept]).any(axis=1)
+
+    def _below(self, prefix: tuple[int, ...]) -> np.ndarray:
+        """How many items have each last code below a prefix: int64 [K]."""
         index = self.current.snapshot.index
-        taken: list[set[int]] = [set() for _ in ids]
-        probe = torch.from_numpy(np.column_stack([codes, np.zeros(len(codes), np.int32)]).astype(np.int64))
-        above = index.walk(probe)[:, -2]
-        known = (above >= 0).nonzero().squeeze(1)
-        if len(known):
-            _, used, exists = index.expand(above[known].unsqueeze(0), index.levels - 1)
-            for place, numbers, real in zip(known.tolist(), used[0].tolist(), exists[0].tolist(), strict=True):
-                taken[place] = {number for number, is_real in zip(numbers, real, strict=True) if is_real}
-        given: dict[tuple[int, ...], set[int]] = {}
-        suffixes = np.empty(len(ids), np.int32)
-        for place, own in enumerate(map(tuple, codes.tolist())):
-            used_now = given.setdefault(own, taken[place])
-            suffix = next(number for number in range(len(used_now) + 1) if number not in used_now)
-            if suffix >= self.sizes[-1]:
-                raise DataError(
-                    f"Item {ids[place]!r} would be number {suffix + 1} with the same codes; the suffix level holds "
-                    f"{self.sizes[-1]}. Nothing was changed. Fit again with more levels or a larger codebook, or with "
-                    "collision_policy='shared'."
-                )
-            used_now.add(suffix)
-            suffixes[place] = suffix
-        return np.column_stack([codes, suffixes])
+        node = torch.zeros(1, dtype=torch.int64)
+        if prefix:
+            node = index.walk(torch.tensor([[*prefix, 0]]), len(prefix))[:, -1]
+        if int(node) < 0:
+            return np.zeros(self.sizes[-1], np.int64)
+        _, last, exists = index.expand(node.unsqueeze(0), len(prefix))
+        return np.bincount(last[exists].numpy(), minlength=self.sizes[-1])
 
     def _apply(self, change: Change, record: bool = True) -> CatalogueVersion:
         """Make the version that `change` leads to the current one. What the journal cannot take does not happen."""

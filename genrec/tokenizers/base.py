@@ -26,6 +26,8 @@ class ItemTokenizer(ABC):
     """Base of all families. Fitted state is a dict of arrays, so saving, hashing and loading are written once, here."""
 
     family: ClassVar[str]
+    ordered: ClassVar[bool] = True  # False: no code depends on the codes before it
+    shared_vocabulary: ClassVar[bool] = False  # True: code k means the same at every place
 
     def __init__(self) -> None:
         self.state: dict[str, np.ndarray] = {}
@@ -45,8 +47,8 @@ class ItemTokenizer(ABC):
         """An unfitted tokenizer with these settings."""
 
     @abstractmethod
-    def _fit(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
-        """Learn from [N, D] float32; return the fitted arrays."""
+    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
+        """Learn from [N, D] float32 and pairs of rows int64 [P, 2] (none unless `wants_pairs`); return the fitted arrays."""
 
     @abstractmethod
     def _encode(self, vectors: np.ndarray) -> np.ndarray:
@@ -65,15 +67,34 @@ class ItemTokenizer(ABC):
     def is_fitted(self) -> bool:
         return bool(self.state)
 
-    def fit(self, vectors: np.ndarray) -> Self:
-        """Learn the codebooks from item vectors [N, D]; an earlier fit is forgotten. Same vectors and seed, same codes."""
-        self.state = self._fit(_checked(vectors, None))
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether `fit` learns from pairs of items too."""
+        return False
+
+    def fit(self, vectors: np.ndarray, pairs: np.ndarray | None = None) -> Self:
+        """Learn the codebooks from item vectors [N, D]; an earlier fit is forgotten. Same vectors in any order and same seed,
+        same codebooks. pairs: rows of items that belong together, int64 [P, 2], for tokenizers that want them.
+        """
+        vectors = checked_vectors(vectors, None)
+        order = canonical_order(vectors)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        if pairs is None or not self.wants_pairs:
+            pairs = np.zeros((0, 2), np.int64)
+            if self.wants_pairs:
+                raise SettingError(f"This {self.family} tokenizer learns from pairs of items too: call fit(vectors, pairs).")
+        pairs = place[np.asarray(pairs, np.int64)]
+        pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+        if self.wants_pairs and not len(pairs):
+            raise DataError("There is no pair of different items to learn from.")
+        self.state = self._fit(vectors[order], pairs)
         return self
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Codes of any vectors [N, D], also of items never seen in `fit`: int32 [N, L]."""
         self._require_fit()
-        return self._encode(_checked(vectors, self.width))
+        return self._encode(checked_vectors(vectors, self.width))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The vector each code tuple [N, L] stands for: float32 [N, D]."""
@@ -83,6 +104,16 @@ class ItemTokenizer(ABC):
         if codes.ndim != 2 or codes.shape[1] != len(sizes) or (codes < 0).any() or (codes >= sizes).any():
             raise DataError(f"codes must be [N, {len(sizes)}] with values below {self.sizes}, got shape {list(codes.shape)}.")
         return self._decode(codes)
+
+    def last_distances(self, vectors: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """How far each vector [n, D] would be from what it stood for with each other last code, the ones before kept: squared
+        Euclidean, float64 [n, K]. For collision policies that move last codes.
+        """
+        far = np.empty((len(vectors), self.sizes[-1]))
+        for code in range(self.sizes[-1]):
+            other = np.column_stack([codes[:, :-1], np.full(len(codes), code, np.int32)])
+            far[:, code] = ((vectors.astype(np.float64) - self.decode(other)) ** 2).sum(axis=1)
+        return far
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +153,13 @@ class ItemTokenizer(ABC):
             raise SettingError(f"The {self.family} tokenizer must be fitted first: call fit(vectors).")
 
 
-def _checked(vectors: np.ndarray, width: int | None) -> np.ndarray:
+def canonical_order(vectors: np.ndarray) -> np.ndarray:
+    """An order of the rows that does not depend on the order they came in: by their bytes."""
+    rows = vectors.view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).ravel()
+    return np.argsort(rows, kind="stable")
+
+
+def checked_vectors(vectors: np.ndarray, width: int | None) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, np.float32)
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise DataError(f"Item vectors must be [items, width] with at least one of each, got shape {list(vectors.shape)}.")

@@ -1,62 +1,179 @@
 """Collision policies: what to do with items whose codes are the same.
 
-In: item ids and tokenizer codes [N, L]. Out: a `CodeTable`. Two policies so far:
+In: item ids and tokenizer codes [N, L]. Out: a `CodeTable`. By name:
 
 - "suffix": one more level holds the item's ordinal inside its group (0, 1, 2, ...; TIGER, arXiv 2305.05065). Ordinals go
-  by item id at first, so row order does not matter; an appended item takes the next free one.
+  by item id at first; an appended item takes the next free one.
 - "shared": items keep the same codes; a decoder returns all of them, ordered by its tie rule.
+- "knn-5", "random-5" (any number), "sinkhorn": the last code moves until no tuple has more items than that; see last_code.py.
+- "id", "hash-1024" (any number): one more level names the item itself, by a number of its own or by a hash of its id, beside
+  semantic codes that may be shared (dual hash and semantic IDs: H2Rec, arXiv 2512.10388; ActionPiece, arXiv 2502.13581).
 
-Appending never moves a code that exists.
+None depends on row order. Appending never moves a code that exists, and new items keep the same promise.
 """
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from genrec.codes import CodeTable
-from genrec.errors import DataError, check_choice
+from genrec.errors import DataError, SettingError, nearest
+from genrec.tokenizers import last_code
 from genrec.tokenizers.base import ItemTokenizer
 
-POLICIES = ("suffix", "shared")
+POLICIES = ("suffix", "shared", "knn-5", "random-5", "sinkhorn", "id", "hash-1024")
+
+MOVING = ("knn", "random", "sinkhorn")  # they choose another last code
 
 # Suffix rows kept free for items that arrive later. A row that training never saw cannot score well, but an item without a
 # row could not exist at all; 8 rows cost 8 vectors.
 SPARE_SUFFIXES = 8
+SPARE_IDS = 0.1  # of the catalogue, for the policy "id"
 
 
-def assign(item_ids: Sequence[str], codes: np.ndarray, tokenizer: ItemTokenizer, policy: str = "suffix") -> CodeTable:
-    """The first code table of a catalogue. `codes` is what `tokenizer.encode` gave: [N, L]."""
-    check_choice("collision_policy", policy, POLICIES)
-    ids = np.array(list(item_ids), object)
-    sizes = tokenizer.sizes
-    if policy == "suffix":
-        suffix = _ordinals(ids, codes)
-        codes = np.column_stack([codes, suffix])
-        sizes = (*sizes, int(suffix.max()) + 1 + SPARE_SUFFIXES)
-    return CodeTable(ids, codes, sizes, policy, tokenizer.fingerprint)
+def check_policy(name: str, value: str) -> tuple[str, int]:
+    """A policy's kind and number (0 where it has none). Raises `SettingError` for one that is none."""
+    found = re.fullmatch(r"(suffix|shared|sinkhorn|id)|(knn|random|hash)-([1-9]\d{0,8})", str(value))
+    if found is None:
+        hint = nearest(str(value), POLICIES)
+        raise SettingError(f"{name} must be one of {list(POLICIES)} (numbers are examples), got {value!r}.{hint}")
+    return (found[1], 0) if found[1] else (found[2], int(found[3]))
 
 
-def append(table: CodeTable, item_ids: Sequence[str], codes: np.ndarray, tokenizer: ItemTokenizer) -> CodeTable:
-    """`table` and new items, under the table's own policy. Raises `DataError` when a suffix level is full."""
+@dataclass(frozen=True)
+class Published:
+    """Codes that items have already and that never move. sizes: of the levels, after the policy. below: how many items have
+    each last code below the codes before it, int64 [K]. next_id: above every last code in use.
+    """
+
+    sizes: tuple[int, ...]
+    below: Callable[[tuple[int, ...]], np.ndarray]
+    next_id: int
+
+
+def assign(
+    item_ids: Sequence[str],
+    codes: np.ndarray,
+    tokenizer: ItemTokenizer,
+    policy: str = "suffix",
+    vectors: np.ndarray | None = None,
+) -> CodeTable:
+    """The first code table of a catalogue. `codes` is what `tokenizer.encode` gave: [N, L]; `vectors` [N, D] are needed where
+    last codes move by distance.
+    """
+    codes, sizes = resolve(item_ids, codes, tokenizer, policy, vectors)
+    return CodeTable(np.array(list(item_ids), object), codes, sizes, policy, tokenizer.fingerprint)
+
+
+def append(
+    table: CodeTable, item_ids: Sequence[str], codes: np.ndarray, tokenizer: ItemTokenizer, vectors: np.ndarray | None = None
+) -> CodeTable:
+    """`table` and new items, under the table's own policy. Raises `DataError` when a level is full."""
     if table.tokenizer != tokenizer.fingerprint:
         raise DataError(
             "Items can only be appended with the tokenizer that made the table: "
             f"it has fingerprint {table.tokenizer[:12]}, got {tokenizer.fingerprint[:12]}."
         )
-    ids = np.array(list(item_ids), object)
-    if len(set(ids.tolist())) != len(ids):
+    ids = list(item_ids)
+    if len(set(ids)) != len(ids):
         raise DataError("append takes every new item once, got an item id more than once.")
-    if table.policy == "suffix":
-        taken = _group_sizes(table.codes[:, :-1], table.codes[:, -1] + 1, codes)
-        suffix = taken + _ordinals(ids, codes)
-        full = np.flatnonzero(suffix >= table.sizes[-1])
+    added, _ = resolve(ids, codes, tokenizer, table.policy, vectors, _published(table))
+    return table.append(ids, added)
+
+
+def resolve(
+    item_ids: Sequence[str],
+    codes: np.ndarray,
+    tokenizer: ItemTokenizer,
+    policy: str,
+    vectors: np.ndarray | None = None,
+    published: Published | None = None,
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Codes [N, L] of items under the policy, int32 [N, L or L + 1], and the sizes of their levels.
+
+    Raises `DataError` when a level is full, `SettingError` for a policy that needs vectors and got none.
+    """
+    kind, number = check_policy("collision_policy", policy)
+    ids, levels = np.array(list(item_ids), object), tokenizer.sizes
+    if kind == "shared":
+        return codes, levels
+    if kind == "hash":
+        return _with_last(codes, np.array([hashed(item, number) for item in ids])), (*levels, number)
+    if kind == "id":
+        own = (published.next_id if published else 0) + np.argsort(np.argsort(ids.astype(str), kind="stable"))
+        size = published.sizes[-1] if published else len(ids) + max(SPARE_SUFFIXES, int(SPARE_IDS * len(ids)))
+        if own.max(initial=0) >= size:
+            raise DataError(
+                f"The level of item numbers holds {size}, and {own.max() + 1} items want one. Nothing was changed. Fit again, "
+                "or use collision_policy='hash-1024', which never fills up."
+            )
+        return _with_last(codes, own), (*levels, size)
+    if kind == "suffix":
+        suffix = _ordinals(ids, codes) if published is None else _free_ordinals(ids, codes, published)
+        size = published.sizes[-1] if published else int(suffix.max()) + 1 + SPARE_SUFFIXES
+        full = np.flatnonzero(suffix >= size)
         if len(full):
             raise DataError(
                 f"Item {ids[full[0]]!r} would be number {suffix[full[0]] + 1} with the same codes; the suffix level holds "
-                f"{table.sizes[-1]}. Fit again with more levels or a larger codebook, or use collision_policy='shared'."
+                f"{size}. Nothing was changed. Fit again with more levels or a larger codebook, or with "
+                "collision_policy='shared'."
             )
-        codes = np.column_stack([codes, suffix])
-    return table.append(ids.tolist(), codes)
+        return _with_last(codes, suffix), (*levels, size)
+    return _with_last(codes[:, :-1], _moved(ids, codes, tokenizer, kind, number, vectors, published)), levels
+
+
+def _moved(
+    ids: np.ndarray,
+    codes: np.ndarray,
+    tokenizer: ItemTokenizer,
+    kind: str,
+    number: int,
+    vectors: np.ndarray | None,
+    published: Published | None,
+) -> np.ndarray:
+    """Last codes [N] under the policies that choose another one."""
+    size = tokenizer.sizes[-1]
+    nothing = np.zeros(size, np.int64)
+    below = published.below if published else lambda _: nothing
+    if kind == "random":
+        return last_code.by_id(ids, codes, below, size, number)
+    if vectors is None:
+        raise SettingError(f"collision_policy {kind!r} needs the items' vectors: pass vectors=.")
+    known = np.asarray(vectors)
+
+    def distances(rows: np.ndarray) -> np.ndarray:
+        return tokenizer.last_distances(known[rows], codes[rows])
+
+    if kind == "knn":
+        return last_code.nearest_free(ids, codes, below, size, number, distances)
+    return last_code.spread_evenly(ids, codes, below, size, distances)
+
+
+def _published(table: CodeTable) -> Published:
+    """A table's codes by their prefixes."""
+    order = np.lexsort(table.codes[:, :-1].T[::-1]) if table.levels > 1 else np.arange(len(table))
+    codes = table.codes[order]
+    starts = np.flatnonzero(np.r_[True, (codes[1:, :-1] != codes[:-1, :-1]).any(axis=1)])
+    ends = np.r_[starts[1:], len(codes)]
+    ranges = dict(zip(map(tuple, codes[starts, :-1].tolist()), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
+
+    def below(prefix: tuple[int, ...]) -> np.ndarray:
+        start, end = ranges.get(prefix, (0, 0))
+        return np.bincount(codes[start:end, -1], minlength=table.sizes[-1])
+
+    return Published(table.sizes, below, int(codes[:, -1].max()) + 1)
+
+
+def _with_last(codes: np.ndarray, last: np.ndarray) -> np.ndarray:
+    return np.column_stack([codes, last]).astype(np.int32)
+
+
+def hashed(item_id: str, buckets: int) -> int:
+    """A number below `buckets` that depends on the id alone, on every machine."""
+    return int.from_bytes(hashlib.blake2b(str(item_id).encode(), digest_size=8).digest(), "little") % buckets
 
 
 def _ordinals(ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -73,11 +190,14 @@ def _ordinals(ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return result
 
 
-def _group_sizes(known: np.ndarray, ordinal_end: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """First free ordinal of each wanted code tuple, given the known tuples and one past their ordinals: int64 [n]."""
-    both = np.concatenate([known, np.asarray(wanted, known.dtype)])
-    _, group = np.unique(both, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    end = np.zeros(int(group.max()) + 1, np.int64)
-    np.maximum.at(end, group[: len(known)], ordinal_end)
-    return end[group[len(known) :]]
+def _free_ordinals(ids: np.ndarray, codes: np.ndarray, published: Published) -> np.ndarray:
+    """The smallest number that nobody with the same codes has, by item id: int64 [n]."""
+    suffix = np.empty(len(ids), np.int64)
+    taken: dict[tuple[int, ...], set[int]] = {}
+    for row in np.argsort(ids.astype(str), kind="stable"):
+        own = tuple(codes[row].tolist())
+        if own not in taken:
+            taken[own] = set(np.flatnonzero(published.below(own)).tolist())
+        suffix[row] = next(number for number in range(len(taken[own]) + 1) if number not in taken[own])
+        taken[own].add(int(suffix[row]))
+    return suffix

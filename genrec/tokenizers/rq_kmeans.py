@@ -13,19 +13,23 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from genrec.errors import SettingError, check_integer
+from genrec.tokenizers.balance import balanced
 from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.residual import last_distances, nearest, residual_codes, sum_of_codes
 
 
 @dataclass(frozen=True)
 class RQKMeansConfig:
     """levels: quantisation steps `L`. codebook_size: codes per level `K`; "auto" is the power of two at or above
     2 * sqrt(items), from 8 to 256. iterations: k-means rounds per level. restarts: k-means runs per level, the best stays.
+    balanced: give every code nearly as many items; see balance.py.
     """
 
     levels: int = 3
     codebook_size: int | Literal["auto"] = "auto"
     iterations: int = 50
     restarts: int = 1
+    balanced: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +56,11 @@ class RQKMeans(ItemTokenizer):
         return [self.state[f"centroids_{level}"] for level in range(self.config.levels)]
 
     @property
+    def _handicaps(self) -> list[np.ndarray]:
+        """One [K] per level, of balanced codebooks only."""
+        return [self.state[f"handicaps_{level}"] for level in range(self.config.levels)] if self.config.balanced else []
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(len(matrix) for matrix in self.centroids)
 
@@ -76,10 +85,10 @@ class RQKMeans(ItemTokenizer):
             )
         return size
 
-    def _fit(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
         size = self.codebook_size(len(vectors))
         residual = vectors
-        state = {}
+        state: dict[str, np.ndarray] = {}
         for level in tqdm(range(self.config.levels), desc="RQ-KMeans levels", leave=False):
             kmeans = faiss.Kmeans(
                 vectors.shape[1],
@@ -91,32 +100,21 @@ class RQKMeans(ItemTokenizer):
                 max_points_per_centroid=max(256, -(-len(vectors) // size)),  # never train on a sample of the catalogue
             )
             kmeans.train(residual)
-            centroids = np.asarray(kmeans.centroids, np.float32)
+            centroids: np.ndarray = np.asarray(kmeans.centroids, np.float32)
+            handicaps: np.ndarray = np.zeros(size)
+            if self.config.balanced:
+                centroids, handicaps = balanced(residual, centroids, self.config.seed)
+                state[f"handicaps_{level}"] = handicaps
             state[f"centroids_{level}"] = centroids
-            residual = residual - centroids[_nearest(centroids, residual)]
+            residual = residual - centroids[nearest(centroids, residual, handicaps)]
         return state
 
     def _encode(self, vectors: np.ndarray) -> np.ndarray:
-        codes = np.empty((len(vectors), self.config.levels), np.int32)
-        residual = vectors
-        for level, centroids in enumerate(self.centroids):
-            codes[:, level] = _nearest(centroids, residual)
-            residual = residual - centroids[codes[:, level]]
-        return codes
+        return residual_codes(self.centroids, vectors, self._handicaps)
+
+    def last_distances(self, vectors: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        far = last_distances(self.centroids, vectors.astype(np.float64), codes)
+        return far + self._handicaps[-1] if self._handicaps else far
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
-        return np.stack([matrix[codes[:, level]] for level, matrix in enumerate(self.centroids)]).sum(axis=0, dtype=np.float32)
-
-
-def _nearest(centroids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Index of the closest centroid, squared Euclidean distance: int64 [N].
-
-    In float64 and in blocks of one fixed size: which codes an item gets must not depend on who else is in the call.
-    """
-    centers = centroids.astype(np.float64)
-    norms = (centers**2).sum(axis=1)
-    found = np.empty(len(vectors), np.int64)
-    for start in range(0, len(vectors), 4096):
-        block = vectors[start : start + 4096].astype(np.float64)
-        found[start : start + 4096] = np.argmin(norms - 2.0 * (block @ centers.T), axis=1)
-    return found
+        return sum_of_codes(self.centroids, codes)

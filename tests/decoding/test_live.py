@@ -22,12 +22,16 @@ from genrec.decoding.live import LiveCatalogue
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.errors import DataError, SettingError, UnknownItemError
+from genrec.tokenizers.collisions import POLICIES, append, assign
+from genrec.tokenizers.rq_kmeans import RQKMeans, RQKMeansConfig
 
 SIZES = (4, 4, 8)
 
 
 class CodesFromVectors:
     """Stands in for an item tokenizer: a vector is its codes."""
+
+    sizes = SIZES[:2]
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors, np.int32)
@@ -435,3 +439,19 @@ def test_prepared_filters_by_id_hold_in_every_version(shop_recommender: Recommen
         live.rollback(version)
         assert item_id not in found("without")
         assert found("only") == [item_id]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_item_added_while_serving_gets_the_codes_that_appending_to_the_table_gives(policy: str) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(60, 4)).astype(np.float32)
+    new = np.concatenate([vectors[:3], random.normal(size=(3, 4)).astype(np.float32)])
+    tokenizer = RQKMeans(RQKMeansConfig(levels=3, codebook_size=8)).fit(vectors)
+    ids, more = [f"old{i:02d}" for i in range(60)], [f"new{i}" for i in range(6)]
+    codes = assign(ids, tokenizer.encode(vectors), tokenizer, policy, vectors)
+    live = LiveCatalogue(
+        Catalogue(pa.table({"item_id": ids, "title": ids})), codes, np.arange(60), lambda: (VectorsFromTitles(), tokenizer)
+    )
+    live.add(pa.table({"item_id": more, "title": more}), new)
+    expected = append(codes, more, tokenizer.encode(new), tokenizer, new)
+    np.testing.assert_array_equal(live.current.snapshot.codes, expected.codes)

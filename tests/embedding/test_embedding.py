@@ -142,7 +142,7 @@ def test_a_collaborative_width_that_cannot_be_is_refused() -> None:
 def test_the_embedder_fuses_both_parts_and_guesses_for_items_nobody_met(tmp_path: Path) -> None:
     kinds = ["soap", "printer"]
     shop = catalogue(title=[f"{kinds[n // 5]} {kinds[n // 5]}{n}" for n in range(10)] + ["soap new"])
-    embedder = ItemEmbedder(EmbeddingConfig("tfidf-svd", width=4, weight=2.0))
+    embedder = ItemEmbedder(EmbeddingConfig("tfidf-svd", collaborative_width=4, collaborative_weight=2.0))
     vectors = embedder.fit(shop, two_tastes())
     text, collaborative = vectors[:, :-4], vectors[:, -4:]
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, atol=1e-4)
@@ -157,5 +157,5 @@ def test_the_embedder_fuses_both_parts_and_guesses_for_items_nobody_met(tmp_path
 
 
 def test_text_alone_when_the_collaborative_width_is_zero() -> None:
-    vectors = ItemEmbedder(EmbeddingConfig("tfidf-svd", width=0)).fit(catalogue(title=TEXTS), two_tastes())
+    vectors = ItemEmbedder(EmbeddingConfig("tfidf-svd", collaborative_width=0)).fit(catalogue(title=TEXTS), two_tastes())
     assert vectors.shape[1] < 6

@@ -13,7 +13,8 @@ from pathlib import Path
 import uvicorn
 from worlds import brute_force, make_model
 
-from genrec.bundle import MANIFEST, read_bundle, write_bundle
+from genrec.bundle import read_bundle, write_bundle
+from genrec.manifest import MANIFEST
 from genrec.recommender import Recommender
 from genrec.serving.server import ServerSettings, build_app
 

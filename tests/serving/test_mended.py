@@ -16,10 +16,11 @@ import pytest
 from servers import Running
 
 from genrec import Recommender
-from genrec.bundle import MANIFEST, read_bundle, write_bundle
+from genrec.bundle import read_bundle, write_bundle
 from genrec.data.catalogue import Catalogue
 from genrec.decoding.filters import Filter
 from genrec.errors import SettingError
+from genrec.manifest import MANIFEST
 from genrec.serving import client as client_module
 from genrec.serving.client import Client, ServerError
 from genrec.serving.security import make_key, read_keys

@@ -1,5 +1,6 @@
 """What every item tokenizer promises. A family gets all of these tests by one entry in `FAMILIES` of test_contract.py."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import POLICIES, append, assign
 
 ITEMS, WIDTH = 300, 12
+FEW = 60  # for policies that need room beside every item
+FITTED: dict[Callable[[], ItemTokenizer], ItemTokenizer] = {}
 
 
 def clustered_vectors(seed: int = 0, items: int = ITEMS) -> np.ndarray:
@@ -25,7 +28,10 @@ class TokenizerContract:
 
     @pytest.fixture
     def fitted(self, make: Callable[[], ItemTokenizer]) -> ItemTokenizer:
-        return make().fit(clustered_vectors())
+        """Fitted once per family: the tests only read it."""
+        if make not in FITTED:
+            FITTED[make] = make().fit(clustered_vectors())
+        return FITTED[make]
 
     def test_codes_have_one_column_per_level_and_stay_in_range(self, fitted: ItemTokenizer) -> None:
         codes = fitted.encode(clustered_vectors())
@@ -61,6 +67,11 @@ class TokenizerContract:
         assert first.fingerprint == second.fingerprint
         np.testing.assert_array_equal(first.encode(clustered_vectors()), second.encode(clustered_vectors()))
 
+    def test_the_order_of_the_rows_changes_nothing(self, make: Callable[[], ItemTokenizer]) -> None:
+        vectors = clustered_vectors()
+        shuffled = vectors[np.random.default_rng(1).permutation(len(vectors))]
+        assert make().fit(vectors).fingerprint == make().fit(shuffled).fingerprint
+
     def test_a_second_fit_forgets_the_first(self, make: Callable[[], ItemTokenizer]) -> None:
         refitted = make().fit(clustered_vectors(7)).fit(clustered_vectors())
         assert refitted.fingerprint == make().fit(clustered_vectors()).fingerprint
@@ -88,12 +99,41 @@ class TokenizerContract:
 
     @pytest.mark.parametrize("policy", POLICIES)
     def test_codes_do_not_depend_on_the_order_of_the_rows(self, fitted: ItemTokenizer, policy: str) -> None:
-        vectors = np.repeat(clustered_vectors(), 2, axis=0)  # every item has a twin, so every policy has work to do
+        vectors = np.repeat(clustered_vectors(items=FEW), 2, axis=0)  # every item has a twin, so every policy has work to do
         ids = [f"item{i:04d}" for i in range(len(vectors))]
-        table = assign(ids, fitted.encode(vectors), fitted, policy)
+        table = assign(ids, fitted.encode(vectors), fitted, policy, vectors)
         shuffle = np.random.default_rng(0).permutation(len(ids))
-        shuffled = assign([ids[i] for i in shuffle], fitted.encode(vectors[shuffle]), fitted, policy)
+        shuffled = assign([ids[i] for i in shuffle], fitted.encode(vectors[shuffle]), fitted, policy, vectors[shuffle])
         np.testing.assert_array_equal(shuffled.codes, table.codes[shuffle])
+
+    @pytest.mark.parametrize(
+        "vectors",
+        [
+            np.ones((40, WIDTH)),
+            clustered_vectors(items=3),
+            clustered_vectors(items=1),
+            clustered_vectors()[:, :1],
+            np.zeros((40, 2)),
+        ],
+        ids=["all equal", "three items", "one item", "one number each", "zeros"],
+    )
+    def test_vectors_with_little_in_them_give_codes_or_a_clear_error(
+        self, make: Callable[[], ItemTokenizer], vectors: np.ndarray
+    ) -> None:
+        tokenizer = make()
+        refused = contextlib.suppress(SettingError) if len(vectors) < 40 else contextlib.nullcontext()  # fewer items than codes
+        with refused:
+            tokenizer.fit(vectors)
+        if not tokenizer.is_fitted:
+            with pytest.raises(SettingError, match=r"must .* got"):
+                tokenizer.fit(vectors)
+            return
+        codes = tokenizer.encode(vectors)
+        assert ((codes >= 0) & (codes < np.array(tokenizer.sizes))).all()
+        _, same = np.unique(vectors, axis=0, return_inverse=True)
+        for group in range(same.max() + 1):
+            assert len(np.unique(codes[same.reshape(-1) == group], axis=0)) == 1, "equal items have equal codes"
+        assert np.isfinite(tokenizer.decode(codes)).all()
 
     def test_the_suffix_policy_makes_every_item_unique(self, fitted: ItemTokenizer) -> None:
         vectors = np.repeat(clustered_vectors(), 3, axis=0)
@@ -103,11 +143,31 @@ class TokenizerContract:
 
     @pytest.mark.parametrize("policy", POLICIES)
     def test_appending_never_moves_a_code(self, fitted: ItemTokenizer, policy: str) -> None:
-        vectors = clustered_vectors()
-        before = assign([f"old{i}" for i in range(ITEMS)], fitted.encode(vectors), fitted, policy)
-        new = np.concatenate([vectors[:20], vectors[:20], clustered_vectors(9, 30)])
-        after = append(before, [f"new{i}" for i in range(len(new))], fitted.encode(new), fitted)
-        np.testing.assert_array_equal(after.codes[:ITEMS], before.codes)
+        vectors = clustered_vectors(items=FEW)
+        before = assign([f"old{i}" for i in range(FEW)], fitted.encode(vectors), fitted, policy, vectors)
+        new = clustered_vectors(9, 6)
+        if policy != "id":  # which keeps room for a tenth of the catalogue
+            new = np.concatenate([vectors[:5], vectors[:5], new])
+        after = append(before, [f"new{i}" for i in range(len(new))], fitted.encode(new), fitted, new)
+        np.testing.assert_array_equal(after.codes[:FEW], before.codes)
         assert (after.generation, after.parent) == (before.generation + 1, before.hash)
-        if policy == "suffix":
-            assert len(np.unique(after.codes, axis=0)) == len(after)
+        most = {"suffix": 1, "id": 1, "sinkhorn": 1, "knn-5": 5, "random-5": 5}.get(policy, len(after))
+        for table in (before, after):
+            assert np.unique(table.codes, axis=0, return_counts=True)[1].max() <= most
+
+    def test_policies_that_move_the_last_code_leave_the_others_and_take_the_nearest_free_one(
+        self, fitted: ItemTokenizer
+    ) -> None:
+        vectors = np.repeat(clustered_vectors(items=FEW), 2, axis=0)
+        codes, ids = fitted.encode(vectors), [f"{i:04d}" for i in range(len(vectors))]
+        for policy in ("knn-1", "random-2", "sinkhorn"):
+            table = assign(ids, codes, fitted, policy, vectors)
+            np.testing.assert_array_equal(table.codes[:, :-1], codes[:, :-1])
+            assert np.unique(table.codes, axis=0, return_counts=True)[1].max() <= (2 if policy == "random-2" else 1)
+        table = assign(ids, codes, fitted, "knn-1", vectors)
+        far = fitted.last_distances(vectors, codes)
+        for row, (moved, own) in enumerate(zip(table.codes[:, -1], codes[:, -1], strict=True)):
+            if moved != own:  # whatever is nearer belongs to somebody
+                nearer = np.flatnonzero(far[row] < far[row, moved])
+                same = (table.codes[:, :-1] == table.codes[row, :-1]).all(axis=1)
+                assert set(nearer.tolist()) <= set(table.codes[same, -1].tolist())

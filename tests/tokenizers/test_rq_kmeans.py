@@ -107,3 +107,14 @@ def test_appending_an_item_that_is_there_is_refused(small: RQKMeans) -> None:
 def test_an_unknown_policy_names_the_nearest(small: RQKMeans) -> None:
     with pytest.raises(SettingError, match="Did you mean 'suffix'"):
         assign(["m"], np.array([[1, 1]]), small, "sufix")
+
+
+def test_balanced_codes_have_nearly_as_many_items_each_and_lose_little() -> None:
+    vectors, unseen = np.split(clustered_vectors(items=4000), 2)
+    plain = RQKMeans(RQKMeansConfig(levels=1, codebook_size=16)).fit(vectors)
+    even = RQKMeans(RQKMeansConfig(levels=1, codebook_size=16, balanced=True)).fit(vectors)
+    largest = [np.bincount(made.encode(vectors)[:, 0], minlength=16).max() for made in (plain, even)]
+    assert largest[0] > 1.4 * 2000 / 16 > 1.15 * 2000 / 16 > largest[1]
+    lost = [((vectors - made.decode(made.encode(vectors))) ** 2).sum() for made in (plain, even)]
+    assert lost[1] < 2 * lost[0]
+    assert np.bincount(even.encode(unseen)[:, 0], minlength=16).max() < 1.5 * 2000 / 16, "the same rule holds for new items"

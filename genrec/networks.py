@@ -1,0 +1,84 @@
+"""What item tokenizers and embedders with a neural network share: perceptrons, their training, and their use without PyTorch.
+
+In: arrays. Out: weights as NumPy arrays, so that what was fitted is arrays like any other. Networks are trained in
+float32 and used in float64, so that an item's codes do not depend on who else is in the call.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers widths[0] -> ... -> widths[-1] with ReLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def arrays_of(network: nn.Module, name: str) -> dict[str, np.ndarray]:
+    """The weights of a perceptron as arrays: `{name}_weight_0`, `{name}_bias_0`, ..."""
+    found = {}
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    for number, layer in enumerate(linear):
+        found[f"{name}_weight_{number}"] = layer.weight.detach().cpu().numpy()
+        found[f"{name}_bias_{number}"] = layer.bias.detach().cpu().numpy()
+    return found
+
+
+def apply_perceptron(state: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    """What the perceptron saved under `name` gives for x [N, in]: float64 [N, out]."""
+    x, number = x.astype(np.float64), 0
+    while f"{name}_weight_{number}" in state:
+        x = np.maximum(x, 0) if number else x
+        x = x @ state[f"{name}_weight_{number}"].T.astype(np.float64) + state[f"{name}_bias_{number}"]
+        number += 1
+    return x
+
+
+def seeded(seed: int, work: Callable[[], Any]) -> Any:
+    """Run `work` with PyTorch's random numbers started from `seed`; the caller's go on as if nothing had happened."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        return work()
+
+
+def train_on(
+    rows: np.ndarray,
+    module: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    desc: str,
+) -> None:
+    """AdamW over random batches of the rows of an array [N, ...], with a warm-up and a linear way down; on a GPU where there is
+    one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(device).train()
+    data = torch.from_numpy(rows).to(device)
+    optimizer = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=weight_decay)
+    warm = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    )
+    order, place = torch.randperm(len(data), device=device), 0
+    for _ in tqdm(range(steps), desc=desc, leave=False):
+        if place + batch_size > len(order):
+            order, place = torch.randperm(len(data), device=device), 0
+        batch = data[order[place : place + batch_size]]
+        place += batch_size
+        optimizer.zero_grad()
+        loss(batch).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    module.to("cpu").eval()

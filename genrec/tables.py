@@ -1,0 +1,46 @@
+"""The two tables of a run, read, checked, hashed and split as the recipe says. Every verb that learns begins here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from genrec.data.catalogue import Catalogue
+from genrec.data.hashing import table_hash
+from genrec.data.interactions import Histories, Interactions
+from genrec.data.readers import load_catalogue, load_interactions
+from genrec.data.splits import Split, global_time, leave_one_out
+from genrec.errors import DataError
+from genrec.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The two tables, read and checked, with the hashes that name them in every result."""
+
+    catalogue: Catalogue
+    interactions: Interactions
+    hashes: dict[str, str]
+
+
+def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
+    """Read and check both tables under the recipe's column names."""
+    catalogue = load_catalogue(items, recipe.data.items_columns)
+    if len(catalogue) < 2:
+        raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
+    events = load_interactions(interactions, recipe.data.interactions_columns)
+    return Tables(catalogue, events, {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)})
+
+
+def split_histories(histories: Histories, recipe: Recipe) -> Split:
+    """Cut as the recipe says. Raises `DataError` when nothing is left to validate or test on."""
+    data = recipe.data
+    split = leave_one_out(histories) if data.split == "leave-one-out" else global_time(
+        histories, data.validation_share, data.test_share
+    )  # fmt: skip
+    for part, questions in {"validation": split.validation, "test": split.test}.items():
+        if not len(questions):
+            raise DataError(
+                f"The {split.name} split leaves no {part} questions: {len(histories)} users with at most "
+                f"{int(histories.lengths.max(initial=0))} events each. Leave-one-out needs users with 3 events or more. "
+                "Bring longer histories, or try data.split: global-time."
+            )
+    return split

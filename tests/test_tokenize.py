@@ -1,0 +1,177 @@
+"""`genrec tokenize`: from two tables to published codes, a report, and the next generation. Every shipped recipe is run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from genrec.bundle import read_bundle
+from genrec.cli import main
+from genrec.codes import diff
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.errors import BundleError, DataError, SettingError
+from genrec.fit import fit
+from genrec.published import read_codes
+from genrec.recipe import load_recipe
+from genrec.tokenize import append_to, tokenize
+from genrec.tokenizers.report import CHECKS
+
+Shop = tuple[Catalogue, Interactions]
+RECIPES = sorted((Path(__file__).parents[1] / "tokenizers").glob("*.yaml"))
+SMALL: dict[str, dict[str, Any]] = {
+    "rq-kmeans": {"tokenizer.rq_kmeans.codebook_size": 8},
+    "rq-vae": {"tokenizer.rq_vae.codebook_size": 8, "tokenizer.rq_vae.hidden": [16], "tokenizer.rq_vae.steps": 30},
+    "fsq": {"tokenizer.fsq.grid": [4, 3], "tokenizer.fsq.steps": 30},
+    "opq": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
+}
+TEXT = {"text.encoder": "tfidf-svd"}
+QUICK = TEXT | {"text.collaborative_width": 16, "tokenizer.rq_kmeans.codebook_size": 8}
+
+
+@pytest.fixture(scope="module")
+def codes(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Codes of the shop's first 70 items."""
+    items = shop[0].table.slice(0, 70)
+    known = set(items.column("item_id").to_pylist())
+    events = shop[1].table.filter(pa.array([item in known for item in shop[1].table.column("item_id").to_pylist()]))
+    return tokenize(items, events, tmp_path_factory.mktemp("codes") / "shop", load_recipe(overrides=QUICK))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_makes_codes_and_a_report(path: Path, shop: Shop, tmp_path: Path) -> None:
+    shipped = load_recipe(path)
+    changes: dict[str, Any] = TEXT | SMALL[shipped.tokenizer.family]
+    changes["text.collaborative_width"] = min(8, shipped.text.collaborative_width)
+    out = tokenize(shop[0].table, shop[1].table, tmp_path / "codes", load_recipe(path, changes))
+    made = read_codes(out)
+    assert len(made.table) == len(shop[0])
+    assert made.table.tokenizer == made.tokenizer.fingerprint
+    report = json.loads((out / "quality.json").read_text(encoding="utf-8"))
+    assert report["family"] == made.tokenizer.family
+    assert len(report["findings"]) == len(CHECKS)
+    assert all(finding["passed"] is not None for finding in report["findings"]), "there is behaviour to measure on"
+    page = (out / "quality.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+
+
+def test_the_order_of_the_rows_changes_no_code(shop: Shop, tmp_path: Path) -> None:
+    shuffled = shop[0].table.take(pa.array(np.random.default_rng(0).permutation(len(shop[0]))))
+    recipe = load_recipe(overrides=QUICK)
+    a = read_codes(tokenize(shop[0].table, shop[1].table, tmp_path / "a", recipe)).table
+    b = read_codes(tokenize(shuffled, shop[1].table, tmp_path / "b", recipe)).table
+    assert diff(a, b).unchanged == len(a)
+
+
+def test_the_next_generation_moves_no_code(codes: Path, shop: Shop, tmp_path: Path) -> None:
+    before = read_codes(codes)
+    after = read_codes(append_to(codes, shop[0].table, tmp_path / "next"))
+    found = diff(before.table, after.table)
+    assert (found.unchanged, found.changed, found.added, found.removed) == (70, 0, 10, 0)
+    assert (after.table.generation, after.table.parent) == (1, before.table.hash)
+    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
+    assert len(np.unique(after.table.codes, axis=0)) == 80, "the policy's promise holds for new items too"
+    assert (tmp_path / "next" / "quality.html").is_file()
+    with pytest.raises(DataError, match=r"All 80 items have codes .* already"):
+        append_to(tmp_path / "next", shop[0].table, tmp_path / "more")
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, quick: Any, tmp_path: Path) -> None:
+    out = append_to(codes, shop[0].table, tmp_path / "next")
+    shuffled = shop[0].table.take(pa.array(np.random.default_rng(0).permutation(len(shop[0]))))
+    recipe = load_recipe(overrides={k: v for k, v in quick_settings().items() if not k.startswith("text.")})
+    made = read_bundle(fit(shuffled, shop[1].table, tmp_path / "shop", recipe, codes=out))
+    assert made.codes.hash == read_codes(out).table.hash
+    assert made.manifest["recipe"]["text"]["encoder"] == "tfidf-svd", "what made the codes is recorded"
+    with pytest.raises(DataError, match="10 items of the table have no published codes"):
+        fit(shop[0].table, shop[1].table, tmp_path / "other", recipe, codes=codes)
+    with pytest.raises(SettingError, match="published with another text section"):
+        fit(shop[0].table, shop[1].table, tmp_path / "other", load_recipe(overrides={"text.template": "{title}"}), codes=out)
+
+
+def quick_settings() -> dict[str, Any]:
+    from quick import QUICK as settings
+
+    return settings
+
+
+def test_without_interactions_text_alone_makes_codes(shop: Shop, tmp_path: Path) -> None:
+    recipe = load_recipe(overrides=QUICK)
+    with pytest.raises(SettingError, match="item vectors need interactions"):
+        tokenize(shop[0].table, None, tmp_path / "codes", recipe)
+    out = tokenize(shop[0].table, None, tmp_path / "codes", load_recipe(overrides=QUICK | {"text.collaborative_width": 0}))
+    report = json.loads((out / "quality.json").read_text(encoding="utf-8"))
+    assert report["behaviour_lift"] is None
+    assert {finding["passed"] for finding in report["findings"]} == {True, False, None}
+
+
+def test_a_folder_in_use_is_refused_and_nothing_foreign_is_deleted(codes: Path, shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not empty"):
+        tokenize(shop[0].table, shop[1].table, codes, load_recipe(overrides=QUICK))
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BundleError, match="is not a folder of codes"):
+        tokenize(shop[0].table, shop[1].table, tmp_path, load_recipe(overrides=QUICK), overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_codes_that_were_edited_or_are_something_else_are_refused(codes: Path, bundle: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(codes, tmp_path / "copy"))
+    (copy / "quality.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"quality\.json in the folder of codes .* was truncated or edited"):
+        read_codes(copy)
+    with pytest.raises(BundleError, match="is a bundle, not a folder of codes"):
+        read_codes(bundle)
+
+
+def test_titles_cannot_write_into_the_report(shop: Shop, tmp_path: Path) -> None:
+    table = shop[0].table
+    titles = pa.array([f"<script>alert({i})</script> {t}" for i, t in enumerate(table.column("title").to_pylist())])
+    table = table.set_column(table.column_names.index("title"), "title", titles)
+    out = tokenize(table, None, tmp_path / "codes", load_recipe(overrides=QUICK | {"text.collaborative_width": 0}))
+    page = (out / "quality.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.fixture(scope="module")
+def tables(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The shop as files, as flags."""
+    folder = tmp_path_factory.mktemp("tables")
+    items, events = folder / "items.csv", folder / "events.csv"
+    fields = [name for name in shop[0].table.column_names if not pa.types.is_list(shop[0].table.schema.field(name).type)]
+    pyarrow.csv.write_csv(shop[0].table.select(fields), items)
+    pyarrow.csv.write_csv(shop[1].table.rename_columns(["customer", *shop[1].table.column_names[1:]]), events)
+    return ["--items", str(items), "--interactions", str(events), "--columns", "user_id=customer"]
+
+
+def test_the_command_line_makes_compares_and_continues_codes(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, recipe = tmp_path / "codes", tmp_path / "mine.yaml"
+    flags = ["--text.encoder", "tfidf-svd", "--tokenizer.rq-kmeans.codebook-size", "8"]
+    assert main(["tokenize", *tables, "--out", str(out), *flags]) == 0
+    assert "pass" in capsys.readouterr().err
+    recipe.write_text("text: {encoder: tfidf-svd, collaborative_width: 8}\ntokenizer: {rq_kmeans: {codebook_size: 8}}\n")
+    shared = tmp_path / "shared.yaml"
+    shared.write_text(recipe.read_text().replace("tokenizer: {", "tokenizer: {collision_policy: shared, "))
+    numbers = tmp_path / "numbers.json"
+    assert main(["tokenizers", "compare", str(recipe), str(shared), *tables, "--json", str(numbers)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["mine", "shared"]
+    assert set(json.loads(numbers.read_text())) == {"mine", "shared"}
+    assert main(["tokenizers", "diff", str(out), str(out)]) == 0
+    assert "80 items keep their codes, 0 have others" in capsys.readouterr().out
+    assert main(["tokenize", "--items", tables[1], "--append-to", str(out), "--out", str(tmp_path / "b"), "--seed", "1"]) == 2
+    assert "--append-to takes --items, --item-vectors, --out and --overwrite only" in capsys.readouterr().err
+    assert main(["tokenize", *tables, "--out", str(tmp_path / "c"), "--training.epochs", "3"]) == 2
+    assert "There is no flag --training.epochs" in capsys.readouterr().err
