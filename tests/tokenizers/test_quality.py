@@ -61,11 +61,9 @@ def test_embedding_hit_rate_finds_duplicates_and_is_chance_for_noise() -> None:
 
 def test_caps_on_collisions_lower_gini_in_the_order_that_forge_reports() -> None:
     random = np.random.default_rng(0)
-    centres = random.normal(size=(12, 6)) * 3
-    sizes = random.integers(5, 70, 12)
-    vectors = np.concatenate([c + 0.05 * random.normal(size=(n, 6)) for c, n in zip(centres, sizes, strict=True)]).astype(
-        np.float32
-    )
+    vectors = (random.normal(size=(12, 1, 6)) * 3 + random.normal(size=(12, 40, 6))).astype(np.float32)
+    vectors[:, :15] = vectors[:, :1]  # in every cluster some items that are the same
+    vectors = vectors.reshape(-1, 6)
     tokenizer = RQKMeans(RQKMeansConfig(levels=3, codebook_size=16)).fit(vectors)
     ids, codes = [f"{i:04d}" for i in range(len(vectors))], tokenizer.encode(vectors)
     found = [
