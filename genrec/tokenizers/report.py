@@ -100,7 +100,7 @@ class Finding:
 
     @property
     def passed(self) -> bool | None:
-        return None if self.value is None else self.check.passes(self.value)
+        return None if self.value is None else bool(self.check.passes(self.value))
 
 
 def _kept(q: Quality) -> float | None:

@@ -1,7 +1,7 @@
 """The quality table of all shipped recipes of item tokenizers on a data set, with seconds and memory.
 
-    python benchmarks/tokenizers.py --items items.parquet --interactions interactions.parquet
-    python benchmarks/tokenizers.py ... --recipes tokenizers/rq_kmeans.yaml tokenizers/forge.yaml --encoder tfidf-svd
+    python benchmarks/tokenizer_quality.py --items items.parquet --interactions interactions.parquet
+    python benchmarks/tokenizer_quality.py ... --recipes tokenizers/rq_kmeans.yaml tokenizers/forge.yaml --encoder tfidf-svd
 
 Each recipe runs in a process of its own, so that its peak memory is its own; texts are encoded once. Prints a Markdown table.
 """
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from genrec.data.hashing import table_hash
+from genrec.data.readers import load_catalogue
+from genrec.published import PublishedCodes
 from genrec.recipe import load_recipe
 from genrec.tables import read_tables, split_histories
 from genrec.tokenize import make_codes, make_vectors, report
@@ -31,8 +33,8 @@ def main() -> None:
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
-    texts = arguments.items.with_suffix(f".{arguments.encoder.replace(':', '_')}.npy")
-    texts = Path("runs") / "benchmark_texts" / f"{arguments.items.parent.name}_{texts.name}"
+    data = table_hash(load_catalogue(arguments.items).table)[:12]
+    texts = Path("runs") / "benchmark_texts" / f"{data}_{arguments.encoder.replace(':', '_').replace('/', '_')}.npy"
     rows, numbers = [], {}
     for path in arguments.recipes:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -40,7 +42,7 @@ def main() -> None:
         rows.append((path.stem, found, extra))
         numbers[path.stem] = found.to_dict() | extra
         print(path.stem, extra, flush=True)
-    print(f"\n{numbers[path.stem]['items']} items, encoder {arguments.encoder}, data {data_hash(arguments.items)}\n")
+    print(f"\n{numbers[path.stem]['items']} items, encoder {arguments.encoder}, data {data}\n")
     print(comparison(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
@@ -48,8 +50,6 @@ def main() -> None:
 
 def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts: Path) -> tuple[Any, dict[str, Any]]:
     """Codes of one recipe: (quality, seconds and memory of the tokenizer)."""
-    from genrec.published import PublishedCodes
-
     recipe = load_recipe(recipe_path, {"text.encoder": encoder})
     tables = read_tables(items, interactions, recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
@@ -80,13 +80,6 @@ def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts:
         "one item ms": round(1000 * float(np.median(times)), 2),
         "peak GiB": round(peak, 2),
     }
-
-
-def data_hash(items: Path) -> str:
-    """Of the items table as it is read."""
-    from genrec.data.readers import load_catalogue
-
-    return table_hash(load_catalogue(items).table)[:12]
 
 
 if __name__ == "__main__":
