@@ -193,7 +193,9 @@ def test_stock_vllm_serves_a_bundle_with_genrecs_routes(bundle: Path, tmp_path: 
             client.send_events([{"user_id": "u", "item_id": item_id} for item_id in ids[:3]])
             client.remove_items([expected[0].item_id])
             [answer] = client.recommend(user_ids=["u"], k=4)
-            assert [item.item_id for item in answer.items] == [item.item_id for item in expected[1:]]
+            recommender.catalogue.remove([expected[0].item_id])  # a beam that is not the whole catalogue may find others then
+            [left] = recommender.recommend([ids[:3]], k=4)
+            assert [item.item_id for item in answer.items] == [item.item_id for item in left]
             with pytest.raises(ServerError, match="holds one bundle"):
                 client.reload("shop")
         assert httpx.post(f"{url}/v1/recommendations", json={"histories": [[]]}).status_code == 401
