@@ -72,7 +72,7 @@ def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts:
         start = time.perf_counter()
         tokenizer.encode(one)
         times.append(time.perf_counter() - start)
-    found = report(PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {}), None, split)
+    found, _ = report(PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {}), split, recipe_path.stem)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found, {
         "vectors s": round(embedded - begun, 1),

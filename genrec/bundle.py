@@ -103,6 +103,11 @@ class Bundle:
         """The item embedder and the item tokenizer, for items that arrive later."""
         encoders = ItemEmbedder.load(self.folder / "embedder"), load_tokenizer(self.folder / "item_tokenizer")
         self._check_unchanged()
+        if encoders[1].fingerprint != self.codes.tokenizer:
+            raise BundleError(
+                f"The codes in {self.folder} were made by item tokenizer {self.codes.tokenizer[:12]}, beside them lies "
+                f"{encoders[1].fingerprint[:12]}. Copy the bundle again."
+            )
         return encoders
 
     def _check_unchanged(self) -> None:

@@ -215,8 +215,8 @@ def _recipe(args: argparse.Namespace) -> Any:
     given = vars(args)
     overrides: dict[str, Any] = {}
     items, events = _split_columns(args.columns)
-    if items or events:
-        overrides["data.items_columns"], overrides["data.interactions_columns"] = items, events
+    overrides |= {"data.items_columns": items} if items else {}
+    overrides |= {"data.interactions_columns": events} if events else {}
     overrides |= {name: from_text(kind, given[name]) for name, kind, *_ in settings() if name in given}
     return load_recipe(args.recipe, overrides)
 
@@ -261,7 +261,7 @@ def _tokenizers(args: argparse.Namespace) -> int:
         print(f"{found.added} are new, {found.removed} gone")
         return 0
     items, events = _split_columns(args.columns)
-    columns = {"data.items_columns": items, "data.interactions_columns": events} if items or events else {}
+    columns = ({"data.items_columns": items} if items else {}) | ({"data.interactions_columns": events} if events else {})
     names = [path.stem for path in args.recipes]
     if len(set(names)) != len(names):
         names = [str(path) for path in args.recipes]

@@ -62,9 +62,10 @@ def fit(
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
     if published:
-        recipe, tables = with_recipe_of(recipe, published), in_order_of(tables, published)
+        recipe, tables = with_recipe_of(recipe, published, tables), in_order_of(tables, published)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
-    work = _open_work(out, recipe, tables.hashes, overwrite)
+    made_with = {} if published is None else {"codes": published.table.hash}
+    work = _open_work(out, recipe, tables.hashes | made_with, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
     if exclude_seen == "auto":
         exclude_seen = exclude_seen_by_default(split.repeat_share)

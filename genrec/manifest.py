@@ -54,7 +54,7 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         intact = manifest.pop("self") == self_hash(manifest)
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         intact = False
     if not intact:
         raise BundleError(f"{path} is truncated or was edited. Copy the {kind.name} again, or make it again.")

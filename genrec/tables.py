@@ -1,5 +1,6 @@
 """The two tables of a run, read, checked, hashed and split as the recipe says. Every verb that learns begins here."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,20 @@ def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
     if len(catalogue) < 2:
         raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
     events = load_interactions(interactions, recipe.data.interactions_columns)
-    return Tables(catalogue, events, {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)})
+    hashes = {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)}
+    return Tables(catalogue, events, hashes | hash_of_vectors(recipe))
+
+
+def hash_of_vectors(recipe: Recipe) -> dict[str, str]:
+    """The hash of the user's own item vectors, where the recipe names a file of them. Raises `DataError` when it is not
+    there."""
+    if not recipe.text.item_vectors:
+        return {}
+    try:
+        with open(recipe.text.item_vectors, "rb") as file:
+            return {"item_vectors": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise DataError(f"text.item_vectors {recipe.text.item_vectors!r} cannot be read: {error}") from None
 
 
 def split_histories(histories: Histories, recipe: Recipe) -> Split:

@@ -9,6 +9,7 @@ training interactions are seen; hit rates of the report are measured on validati
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,7 +31,7 @@ from genrec.errors import BundleError, DataError, SettingError
 from genrec.manifest import MANIFEST, read_manifest, write_json
 from genrec.published import CODES, PublishedCodes, read_codes
 from genrec.recipe import Recipe, build
-from genrec.tables import Tables, read_tables, split_histories
+from genrec.tables import Tables, hash_of_vectors, read_tables, split_histories
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import append, assign
 from genrec.tokenizers.meaning import meanings
@@ -53,9 +54,7 @@ def tokenize(items: Any, interactions: Any, out: str | Path, recipe: Recipe | No
     embedder, vectors = make_vectors(catalogue, split.train if split else None, recipe)
     tokenizer, table = make_codes(catalogue, vectors, split.train if split else None, recipe)
     made = PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {})
-    _clear(out)
-    report(made, out, split)
-    made.write(out, {"data": hashes, "recipe": recipe.to_dict(), "seconds": time.perf_counter() - started})
+    _publish(made, out, split, {"data": hashes, "recipe": recipe.to_dict(), "seconds": time.perf_counter() - started})
     log.info("Codes written to %s; the report is %s", out, out / "quality.html")
     return out
 
@@ -73,6 +72,8 @@ def append_to(
     No code that exists moves. Items that have codes already are left as they are. Raises `DataError` when there is nothing new.
     """
     before, out = read_codes(folder), Path(out)
+    if out.resolve() == Path(folder).resolve():
+        raise BundleError(f"{out} is the generation to append to. Choose another folder: generations stay.")
     _check_folder(out, overwrite)
     recipe = recipe_of(before)
     given = load_catalogue(items, recipe.data.items_columns)
@@ -92,22 +93,25 @@ def append_to(
         before.embedder,
         {},
     )
-    _clear(out)
-    report(after, out, None)
-    after.write(out, {"data": {"items": table_hash(after.catalogue.table)}, "recipe": before.manifest["recipe"]})
+    _publish(
+        after,
+        out,
+        None,
+        {"data": before.manifest["data"] | {"items": table_hash(after.catalogue.table)}, "recipe": before.manifest["recipe"]},
+    )
     log.info("Generation %d written to %s", table.generation, out)
     return out
 
 
 def compare(recipes: Mapping[str, Recipe], items: Any, interactions: Any) -> tuple[str, dict[str, Quality]]:
     """One Markdown table for several recipes on one catalogue, and the numbers behind it. Texts are encoded once."""
-    texts: dict[tuple[str, str], np.ndarray] = {}
+    texts: dict[tuple[Any, ...], np.ndarray] = {}
     rows, found = [], {}
     for name, recipe in recipes.items():
-        catalogue, split, _ = _read(items, interactions, recipe)
-        key = (recipe.text.encoder, recipe.text.template)
+        catalogue, split, hashes = _read(items, interactions, recipe)
+        key = (recipe.text.encoder, recipe.text.template, recipe.seed, hashes["items"])
 
-        def once(encode: Callable[[], np.ndarray], key: tuple[str, str] = key) -> np.ndarray:
+        def once(encode: Callable[[], np.ndarray], key: tuple[Any, ...] = key) -> np.ndarray:
             if key not in texts:
                 texts[key] = encode()
             return texts[key]
@@ -116,7 +120,7 @@ def compare(recipes: Mapping[str, Recipe], items: Any, interactions: Any) -> tup
         started = time.perf_counter()
         tokenizer, table = make_codes(catalogue, vectors, split.train if split else None, recipe)
         seconds = time.perf_counter() - started
-        found[name] = report(PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {}), None, split)
+        found[name], _ = report(PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {}), split, name)
         rows.append((name, found[name], {"seconds": round(seconds, 1)}))
     return comparison(rows), found
 
@@ -149,22 +153,30 @@ def make_codes(
     return tokenizer, table
 
 
-def report(made: PublishedCodes, out: Path | None, split: Split | None) -> Quality:
-    """Measure codes, say what was found, and write `quality.json` and `quality.html` into `out`."""
+def report(made: PublishedCodes, split: Split | None, title: str) -> tuple[Quality, str]:
+    """Measure codes: the numbers, and the page that shows them."""
     table = made.catalogue.table
     category = next((name for name in ("category", "categories", "main_category") if name in table.column_names), None)
     labels = None if category is None else np.array([_label(value) for value in table.column(category).to_pylist()], object)
     found = measure(
         made.table, made.tokenizer, made.vectors, split.train if split else None, split.validation if split else None, labels
     )
-    if out is not None:
-        log.info("%s", found.summary())
-        out.mkdir(parents=True, exist_ok=True)
-        titles = [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()]
-        write_json(out / "quality.json", found.to_dict())
-        page = html(found, made.table, meanings(made.table.codes[:, 0], titles, made.vectors), out.name)
-        (out / "quality.html").write_text(page, encoding="utf-8")
-    return found
+    titles = [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()]
+    return found, html(found, made.table, meanings(made.table.codes[:, 0], titles, made.vectors), title)
+
+
+def _publish(made: PublishedCodes, out: Path, split: Split | None, about: dict[str, Any]) -> None:
+    """Measure, say what was found, and write the folder. Codes that lay there go only when everything else is done."""
+    found, page = report(made, split, out.name)
+    log.info("%s", found.summary())
+    if (out / MANIFEST).exists():
+        (out / MANIFEST).unlink()
+    for name in ("item_tokenizer", "embedder"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "quality.json", found.to_dict())
+    (out / "quality.html").write_text(page, encoding="utf-8")
+    made.write(out, about)
 
 
 def recipe_of(published: PublishedCodes) -> Recipe:
@@ -172,9 +184,23 @@ def recipe_of(published: PublishedCodes) -> Recipe:
     return build(Recipe, published.manifest["recipe"], "")
 
 
-def with_recipe_of(recipe: Recipe, published: PublishedCodes) -> Recipe:
-    """`recipe` with the sections that the codes were made with. Raises `SettingError` where it asks for others."""
+def with_recipe_of(recipe: Recipe, published: PublishedCodes, tables: Tables) -> Recipe:
+    """`recipe` with the sections that the codes were made with. Raises `SettingError` where it asks for others, or splits the
+    events in another way than the codes did: then the codes could know what the model is asked.
+    """
     made = recipe_of(published)
+    seen = published.manifest["data"].get("interactions")
+    for name in ("split", "validation_share", "test_share"):
+        ours, theirs = getattr(recipe.data, name), getattr(made.data, name)
+        if seen is not None and ours != theirs:
+            raise SettingError(
+                f"data.{name} must be {theirs!r} with these codes, which learned from the training part of that split; got "
+                f"{ours!r}. Change it, or make codes with the same split."
+            )
+    if seen is not None and seen != tables.hashes["interactions"]:
+        log.warning(
+            "The codes learned from another interactions table. If that one was newer, they know answers of this evaluation."
+        )
     for section in ("text", "tokenizer"):
         if getattr(recipe, section) not in (getattr(Recipe(), section), getattr(made, section)):
             raise SettingError(
@@ -200,7 +226,7 @@ def in_order_of(tables: Tables, published: PublishedCodes) -> Tables:
 def _read(items: Any, interactions: Any, recipe: Recipe) -> tuple[Catalogue, Split | None, dict[str, str]]:
     if interactions is None:
         catalogue = load_catalogue(items, recipe.data.items_columns)
-        return catalogue, None, {"items": table_hash(catalogue.table)}
+        return catalogue, None, {"items": table_hash(catalogue.table)} | hash_of_vectors(recipe)
     tables = read_tables(items, interactions, recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
     return tables.catalogue, split, tables.hashes
@@ -208,20 +234,13 @@ def _read(items: Any, interactions: Any, recipe: Recipe) -> tuple[Catalogue, Spl
 
 def _check_folder(out: Path, overwrite: bool) -> None:
     """A place for codes: empty, or with codes that may be replaced. Told before the work, not after."""
+    if out.exists() and not out.is_dir():
+        raise BundleError(f"{out} is a file. Choose a folder.")
     if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite:
         raise BundleError(f"{out} is not empty. Choose another folder, or pass --overwrite to replace the codes in it.")
     read_manifest(out, CODES)
-
-
-def _clear(out: Path) -> None:
-    """Delete the codes that `out` holds, the manifest first, and nothing that genrec did not write."""
-    if (out / MANIFEST).exists():
-        names = list(read_manifest(out, CODES)["files"])
-        (out / MANIFEST).unlink()
-        for name in names:
-            (out / name).unlink(missing_ok=True)
 
 
 def _label(value: Any) -> str:

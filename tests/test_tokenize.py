@@ -64,9 +64,11 @@ def test_every_shipped_recipe_makes_codes_and_a_report(path: Path, shop: Shop, t
 
 def test_the_order_of_the_rows_changes_no_code(shop: Shop, tmp_path: Path) -> None:
     shuffled = shop[0].table.take(pa.array(np.random.default_rng(0).permutation(len(shop[0]))))
-    recipe = load_recipe(overrides=QUICK)
+    users = shop[1].table.column("user_id").to_pylist()
+    by_user = pa.array(sorted(range(len(users)), key=lambda row: users[row][::-1]))  # each user's events stay in their order
+    recipe = load_recipe(overrides=QUICK | {"text.fusion": "aligned", "text.aligned_width": 8})
     a = read_codes(tokenize(shop[0].table, shop[1].table, tmp_path / "a", recipe)).table
-    b = read_codes(tokenize(shuffled, shop[1].table, tmp_path / "b", recipe)).table
+    b = read_codes(tokenize(shuffled, shop[1].table.take(by_user), tmp_path / "b", recipe)).table
     assert diff(a, b).unchanged == len(a)
 
 
@@ -82,6 +84,8 @@ def test_the_next_generation_moves_no_code(codes: Path, shop: Shop, tmp_path: Pa
     with pytest.raises(DataError, match=r"All 80 items have codes .* already"):
         append_to(tmp_path / "next", shop[0].table, tmp_path / "more")
     assert not (tmp_path / "more").exists()
+    with pytest.raises(BundleError, match="generations stay"):
+        append_to(codes, shop[0].table, codes, overwrite=True)
 
 
 def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, quick: Any, tmp_path: Path) -> None:
@@ -91,6 +95,8 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, quick: Any, tm
     made = read_bundle(fit(shuffled, shop[1].table, tmp_path / "shop", recipe, codes=out))
     assert made.codes.hash == read_codes(out).table.hash
     assert made.manifest["recipe"]["text"]["encoder"] == "tfidf-svd", "what made the codes is recorded"
+    with pytest.raises(SettingError, match="data.split must be 'leave-one-out' with these codes"):
+        fit(shuffled, shop[1].table, tmp_path / "other", load_recipe(overrides={"data.split": "global-time"}), codes=out)
     with pytest.raises(DataError, match="10 items of the table have no published codes"):
         fit(shop[0].table, shop[1].table, tmp_path / "other", recipe, codes=codes)
     with pytest.raises(SettingError, match="published with another text section"):
@@ -120,6 +126,17 @@ def test_a_folder_in_use_is_refused_and_nothing_foreign_is_deleted(codes: Path, 
     with pytest.raises(BundleError, match="is not a folder of codes"):
         tokenize(shop[0].table, shop[1].table, tmp_path, load_recipe(overrides=QUICK), overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+    with pytest.raises(BundleError, match="is a file"):
+        tokenize(shop[0].table, shop[1].table, tmp_path / "mine.txt", load_recipe(overrides=QUICK))
+
+
+def test_replacing_codes_leaves_what_somebody_else_put_beside_them(shop: Shop, tmp_path: Path) -> None:
+    recipe = load_recipe(overrides=QUICK)
+    for _ in range(3):
+        out = tokenize(shop[0].table, shop[1].table, tmp_path / "codes", recipe, overwrite=True)
+        (out / "notes.txt").write_text("mine")
+    read_codes(tokenize(shop[0].table, shop[1].table, out, recipe, overwrite=True))
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_codes_that_were_edited_or_are_something_else_are_refused(codes: Path, bundle: Path, tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ class ItemEmbedder:
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         ordered = Catalogue(catalogue.table.take(pa.array(order)))
-        histories = None if train is None else replace(train, items=place[train.items])
-        return self._fit(ordered, histories, encode_once)[place]
+        if train is not None:
+            train = replace(train, items=place[train.items]).select(np.argsort(train.user_ids.astype(str), kind="stable"))
+        return self._fit(ordered, train, encode_once)[place]
 
     def _fit(
         self,
@@ -171,7 +172,8 @@ class ItemEmbedder:
         return collaborative_vectors(train, len(content), width, config.seed)
 
     def _expected(self, content: np.ndarray) -> np.ndarray:
-        return _unit(content @ self.arrays["content_to_collaborative"])
+        # In float64, so that it does not depend on who else is in the call.
+        return _unit(content.astype(np.float64) @ self.arrays["content_to_collaborative"].astype(np.float64))
 
     def save(self, folder: Path) -> None:
         """Write the settings, the encoder and the fitted arrays into `folder`."""

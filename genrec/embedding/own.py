@@ -31,6 +31,8 @@ def read_item_vectors(path: Path, item_ids: np.ndarray, width: int | None = None
     kind = vectors.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise DataError(f"The column {lists[0]!r} of {path} must hold lists of numbers, got {kind}.")
+    if not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise DataError(f"The column {lists[0]!r} of {path} must hold lists of numbers, got {kind}.")
     lengths = set(pc.list_value_length(vectors).to_pylist())
     wanted = lengths if width is None else {width}
     if len(lengths) != 1 or None in lengths or lengths != wanted or 0 in lengths:

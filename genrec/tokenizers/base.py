@@ -84,7 +84,12 @@ class ItemTokenizer(ABC):
             pairs = np.zeros((0, 2), np.int64)
             if self.wants_pairs:
                 raise SettingError(f"This {self.family} tokenizer learns from pairs of items too: call fit(vectors, pairs).")
-        pairs = place[np.asarray(pairs, np.int64)]
+        pairs = np.asarray(pairs, np.int64)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs < 0).any() or (pairs >= len(vectors)).any():
+            raise DataError(f"pairs must be [P, 2] rows from 0 to {len(vectors) - 1}, got shape {list(pairs.shape)}.")
+        new = np.r_[True, (vectors[order[1:]] != vectors[order[:-1]]).any(axis=1)]
+        first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))  # items with one vector are one to the tokenizer
+        pairs = first[place[pairs]]
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
         if self.wants_pairs and not len(pairs):
             raise DataError("There is no pair of different items to learn from.")

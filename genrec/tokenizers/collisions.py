@@ -31,6 +31,7 @@ MOVING = ("knn", "random", "sinkhorn")  # they choose another last code
 # Suffix rows kept free for items that arrive later. A row that training never saw cannot score well, but an item without a
 # row could not exist at all; 8 rows cost 8 vectors.
 SPARE_SUFFIXES = 8
+MOST_TRIED = 1024  # last codes that may be decoded one by one
 SPARE_IDS = 0.1  # of the catalogue, for the policy "id"
 
 
@@ -140,6 +141,12 @@ def _moved(
     below = published.below if published else lambda _: nothing
     if kind == "random":
         return last_code.by_id(ids, codes, below, size, number)
+    if size > MOST_TRIED and type(tokenizer).last_distances is ItemTokenizer.last_distances:
+        raise SettingError(
+            f"collision_policy {kind!r} would try each of {size} last codes of {tokenizer.family!r} for every crowded item. "
+            "Use "
+            "'random-5', 'suffix' or 'shared'."
+        )
     if vectors is None:
         raise SettingError(f"collision_policy {kind!r} needs the items' vectors: pass vectors=.")
     known = np.asarray(vectors)

@@ -8,6 +8,7 @@ catalogue: fitted once on many items, it spells items of other catalogues as wel
 Legend: `N` items, `D` vector width, `M` slices, `K` codes, `F` numbers per slice.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -40,8 +41,8 @@ class FSQConfig:
         object.__setattr__(self, "grid", tuple(self.grid))
         check_integer("slices", self.slices, 1, 64)
         for levels in self.grid:
-            check_integer("grid", levels, 2, 256)
-        if not self.grid or np.prod(self.grid, dtype=np.int64) > 65_536:
+            check_integer("grid", levels, 3, 256)  # two would need a bound beyond the outermost one
+        if not self.grid or math.prod(self.grid) > 65_536:
             raise SettingError(f"grid must have one level count per number, with a product of at most 65536, got {self.grid}.")
         for name in ("hidden", "steps", "batch_size"):
             check_integer(name, getattr(self, name), 1)

@@ -34,10 +34,16 @@ def nearest_free(ids: np.ndarray, codes: np.ndarray, room: Room, size: int, cap:
             continue
         _check_room(ids, rows, taken, size, cap)
         far = distances(rows)
-        own = far[np.arange(len(rows)), codes[rows, -1]].copy()
-        far[np.arange(len(rows)), codes[rows, -1]] = -np.inf  # an encoder need not choose the nearest; its choice comes first
+        own = far[np.arange(len(rows)), codes[rows, -1]]
         taken = taken.copy()
-        for place in np.lexsort((ids[rows].astype(str), own)):
+        nearest_first = np.lexsort((ids[rows].astype(str), own))
+        seated = np.zeros(len(rows), bool)
+        for place in nearest_first:  # nobody loses a code that has room for all who want it
+            code = codes[rows[place], -1]
+            if taken[code] < cap:
+                taken[code] += 1
+                seated[place] = True
+        for place in nearest_first[~seated[nearest_first]]:
             order = np.argsort(far[place], kind="stable")
             chosen = order[np.argmax(taken[order] < cap)]
             last[rows[place]] = chosen
@@ -63,6 +69,7 @@ def spread_evenly(ids: np.ndarray, codes: np.ndarray, room: Room, size: int, dis
     """ "sinkhorn": last codes, int32 [N], one item per tuple."""
     last = codes[:, -1].astype(np.int32).copy()
     order = np.argsort(ids.astype(str), kind="stable")
+    stuck: set[bytes] = set()  # items with one vector never part this way
     for _ in range(ROUNDS):
         tuples = np.column_stack([codes[:, :-1], last])
         _, group, counts = np.unique(tuples[order], axis=0, return_inverse=True, return_counts=True)
@@ -74,7 +81,11 @@ def spread_evenly(ids: np.ndarray, codes: np.ndarray, room: Room, size: int, dis
         starts = np.r_[0, np.cumsum(counts)]
         for number in crowded:
             rows = order[by_group[starts[number] : starts[number + 1]]]
+            if rows.tobytes() in stuck:
+                continue
             last[rows] = sinkhorn(distances(rows)).argmax(axis=1)
+            if len(set(last[rows].tolist())) == 1:
+                stuck.add(rows.tobytes())
     return nearest_free(ids, np.column_stack([codes[:, :-1], last]), room, size, 1, distances)
 
 

@@ -63,11 +63,12 @@ def embedding_hit_rate(
 ) -> float:
     """Share of users whose target is among the `k` items nearest to what they have in their history (no codes, no model).
 
-    For each history item its `neighbours` nearest by cosine, merged by the best score, history left out, cut at k (FORGE).
-    vectors: [N, D]; targets: [U]. Give decoded vectors instead of the items' own to see what the codes keep of it.
+    For each history item its `neighbours` nearest by cosine, merged by the best score, history left out, cut at k (FORGE); ties
+    count in part. vectors: [N, D]; targets: [U]. Give decoded vectors instead of the items' own to see what the codes keep of
+    it.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    hits = 0
+    hits = 0.0
     for user in range(len(histories)):
         history = np.unique(histories[user])
         if not len(history):
@@ -79,7 +80,8 @@ def embedding_hit_rate(
             scores[scores < edge] = -np.inf
         best = scores.max(axis=0)
         own = best[targets[user]]
-        hits += own > -np.inf and int((best > own).sum()) < k
+        above, at = int((best > own).sum()), int((best == own).sum())
+        hits += min(1.0, max(0.0, (k - above) / at)) if own > -np.inf else 0.0
     return hits / max(1, len(histories))
 
 
@@ -174,8 +176,9 @@ def behaviour_correlation(codes: np.ndarray, histories: Histories, ordered: bool
     met, counts = met[met[:, 0] != met[:, 1]], counts[met[:, 0] != met[:, 1]]
     chosen = random.permutation(len(met))[:most]
     by_chance = random.integers(0, len(codes), (len(chosen), 2))
+    by_chance = by_chance[by_chance[:, 0] != by_chance[:, 1]]
     pairs = np.concatenate([met[chosen], by_chance])
-    closeness = np.concatenate([counts[chosen], np.zeros(len(chosen))])
+    closeness = np.concatenate([counts[chosen], np.zeros(len(by_chance))])
     return rank_correlation(codes, closeness, pairs, ordered)
 
 

@@ -152,7 +152,8 @@ def measure(
     random = np.random.default_rng(seed)
     pairs = np.concatenate([near[random.permutation(len(near))[:PAIRS]], random.integers(0, len(codes), (PAIRS, 2))])
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    labels = categories if categories is not None and len(set(categories.tolist())) > 1 else None
+    known = np.zeros(len(codes), bool) if categories is None else categories != ""
+    labels = None if categories is None or len(set(categories[known].tolist())) < 2 else categories[known]
     correlation = lift = hits = hits_decoded = hits_codes = None
     if train is not None and len(train.following_pairs()):
         correlation = quality.behaviour_correlation(own, train, ordered, PAIRS, seed)
@@ -185,7 +186,7 @@ def measure(
         embedding_hit_rate=hits,
         decoded_hit_rate=hits_decoded,
         code_hit_rate=hits_codes,
-        prefix_purity=None if labels is None else quality.prefix_purity(own, labels),
+        prefix_purity=None if labels is None else quality.prefix_purity(own[known], labels),
         largest_category=None if labels is None else float(np.unique(labels, return_counts=True)[1].max() / len(labels)),
     )  # fmt: skip
 

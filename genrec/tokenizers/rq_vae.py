@@ -63,6 +63,8 @@ class RQVAEConfig:
             check_integer(name, getattr(self, name), 1)
         check_integer("dead_below", self.dead_below, 0)
         check_integer("seed", self.seed, 0, 2**31 - 1)
+        if self.codebook == "gradient" and not self.commitment > 0:
+            raise SettingError("commitment must be above 0 with codebook 'gradient': nothing else teaches the codes.")
         if not (self.commitment >= 0 and self.pair_weight >= 0 and self.learning_rate > 0):
             raise SettingError("commitment and pair_weight must be 0 or more and learning_rate above 0.")
 
@@ -139,7 +141,9 @@ class RQVAE(ItemTokenizer):
         def loss(batch: Tensor) -> Tensor:
             batch = batch / scale
             quantised, _, commitment = quantiser(encoder(batch))
-            total = mse_loss(decoder(quantised), batch) + commitment.sum() / batch.shape[1]
+            total = mse_loss(decoder(quantised), batch) + commitment.sum() * (
+                config.latent / batch.shape[1]
+            )  # as sums over numbers
             if not config.pair_weight:
                 return total
             chosen = couples[torch.randint(len(couples), (min(PAIRS, len(couples)),))]

@@ -103,6 +103,8 @@ class SetTokens:
         rotation = self.state["rotation"]
         met = np.zeros((len(text), len(rotation)), np.float32) if collaborative is None else collaborative
         met = checked_vectors(met, len(rotation))
+        if len(met) != len(text):
+            raise DataError(f"There must be as many collaborative vectors as text vectors, {len(text)}, got {len(met)}.")
         semantic = apply_perceptron(self.state, "encoder", text / self.state["scale"])
         first = met.astype(np.float64) @ rotation
         return np.hstack([first, semantic]).reshape(len(text), 1 + self.config.tokens, self.config.width).astype(np.float32)

@@ -16,7 +16,7 @@ FAMILIES: dict[str, Callable[[], ItemTokenizer]] = {
     "rq-kmeans balanced": lambda: RQKMeans(RQKMeansConfig(levels=3, codebook_size=16, balanced=True)),
     "rq-vae": lambda: RQVAE(RQVAEConfig(levels=3, codebook_size=16, hidden=(32,), latent=8, steps=400)),
     "rq-vae rotation gradient": lambda: RQVAE(
-        RQVAEConfig(3, 16, (32,), 8, codebook="gradient", estimator="rotation", steps=400)
+        RQVAEConfig(3, 16, (32,), 8, codebook="gradient", estimator="rotation", commitment=0.05, steps=400)
     ),
     "fsq": lambda: FSQ(FSQConfig(slices=4, grid=(4, 4, 3), hidden=64, steps=500)),
     "opq": lambda: OPQ(OPQConfig(parts=4, bits=4)),

@@ -62,3 +62,9 @@ def test_items_with_one_vector_are_told_apart_too() -> None:
     ids, codes = np.array(list("abcdef"), object), np.zeros((6, 2), np.int32)
     last = spread_evenly(ids, codes, nothing(8), 8, lambda rows: np.tile(np.arange(8.0), (len(rows), 1)))
     assert len(set(last.tolist())) == 6
+
+
+def test_nobody_loses_a_code_that_has_room() -> None:
+    ids, codes = np.array(list("abc"), object), np.array([[0, 0], [0, 0], [0, 1]], np.int32)
+    far = np.array([[0.1, 0.2, 0.9], [0.15, 0.2, 0.8], [0.9, 0.3, 0.4]])
+    assert nearest_free(ids, codes, nothing(3), 3, 1, lambda rows: far[rows]).tolist() == [0, 2, 1]

@@ -75,6 +75,12 @@ def test_caps_on_collisions_lower_gini_in_the_order_that_forge_reports() -> None
     assert found[0] > found[4]
 
 
+def test_codes_that_make_all_items_one_hit_nothing_more_than_chance() -> None:
+    users = histories(*[[user] for user in range(50)])
+    found = quality.embedding_hit_rate(np.ones((200, 4)), users, np.arange(50) + 100, k=20)
+    assert found == pytest.approx(20 / 199, abs=1e-6)
+
+
 def test_code_hit_rate_counts_ties_in_part() -> None:
     codes = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [2, 2]])
     # After item 0: item 1 shares two codes, item 2 one, the others none.
