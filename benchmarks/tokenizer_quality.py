@@ -21,7 +21,7 @@ from genrec.data.readers import load_catalogue
 from genrec.published import PublishedCodes
 from genrec.recipe import load_recipe
 from genrec.tables import read_tables, split_histories
-from genrec.tokenize import make_codes, make_vectors, report
+from genrec.tokenize import make_codes, make_vectors, quality_of
 from genrec.tokenizers.report import comparison
 
 
@@ -72,7 +72,7 @@ def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts:
         start = time.perf_counter()
         tokenizer.encode(one)
         times.append(time.perf_counter() - start)
-    found, _ = report(PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {}), split, recipe_path.stem)
+    found = quality_of(PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {}), split)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found, {
         "vectors s": round(embedded - begun, 1),

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
 from tqdm.auto import tqdm
+
+from genrec.errors import SettingError, check_integer
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -62,6 +65,7 @@ def train_on(
 ) -> None:
     """AdamW over random batches of the rows of an array [N, ...], with a warm-up and a linear way down; on a GPU where there is
     one."""
+    batch_size = min(batch_size, len(rows))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device).train()
     data = torch.from_numpy(rows).to(device)
@@ -82,3 +86,29 @@ def train_on(
         optimizer.step()
         schedule.step()
     module.to("cpu").eval()
+
+
+def info_nce(
+    a: Tensor, b: Tensor, temperature: float, hidden: Tensor | None = None, hidden_back: Tensor | None = None
+) -> Tensor:
+    """Contrastive loss between rows of a and b [P, d] that belong together, in both directions, by cosine.
+
+    hidden: bool [P, P], rows of b that are no negatives of a row of a (default: none); hidden_back: the same from b to a
+    (default: `hidden` the other way round). A row's own partner is never hidden.
+    """
+    logits = normalize(a, dim=1) @ normalize(b, dim=1).T / temperature
+    own = torch.eye(len(a), dtype=torch.bool, device=a.device)
+    there = torch.zeros_like(own) if hidden is None else hidden & ~own
+    back = there.T if hidden_back is None else hidden_back & ~own
+    right = torch.arange(len(a), device=a.device)
+    forth = cross_entropy(logits.masked_fill(there, -torch.inf), right)
+    return (forth + cross_entropy(logits.T.masked_fill(back, -torch.inf), right)) / 2
+
+
+def check_training(steps: int, batch_size: int, learning_rate: float, seed: int) -> None:
+    """Refuse settings of a training that cannot be. Raises `SettingError`."""
+    check_integer("steps", steps, 1)
+    check_integer("batch_size", batch_size, 1)
+    check_integer("seed", seed, 0, 2**31 - 1)
+    if not learning_rate > 0:
+        raise SettingError(f"learning_rate must be above 0, got {learning_rate}.")

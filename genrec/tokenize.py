@@ -120,7 +120,7 @@ def compare(recipes: Mapping[str, Recipe], items: Any, interactions: Any) -> tup
         started = time.perf_counter()
         tokenizer, table = make_codes(catalogue, vectors, split.train if split else None, recipe)
         seconds = time.perf_counter() - started
-        found[name], _ = report(PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {}), split, name)
+        found[name] = quality_of(PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {}), split)
         rows.append((name, found[name], {"seconds": round(seconds, 1)}))
     return comparison(rows), found
 
@@ -153,21 +153,21 @@ def make_codes(
     return tokenizer, table
 
 
-def report(made: PublishedCodes, split: Split | None, title: str) -> tuple[Quality, str]:
-    """Measure codes: the numbers, and the page that shows them."""
+def quality_of(made: PublishedCodes, split: Split | None) -> Quality:
+    """All numbers of the report. Behaviour is measured where there is a split."""
     table = made.catalogue.table
     category = next((name for name in ("category", "categories", "main_category") if name in table.column_names), None)
     labels = None if category is None else np.array([_label(value) for value in table.column(category).to_pylist()], object)
-    found = measure(
+    return measure(
         made.table, made.tokenizer, made.vectors, split.train if split else None, split.validation if split else None, labels
     )
-    titles = [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()]
-    return found, html(found, made.table, meanings(made.table.codes[:, 0], titles, made.vectors), title)
 
 
 def _publish(made: PublishedCodes, out: Path, split: Split | None, about: dict[str, Any]) -> None:
     """Measure, say what was found, and write the folder. Codes that lay there go only when everything else is done."""
-    found, page = report(made, split, out.name)
+    found, table = quality_of(made, split), made.catalogue.table
+    titles = [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()]
+    page = html(found, made.table, meanings(made.table.codes[:, 0], titles, made.vectors), out.name)
     log.info("%s", found.summary())
     if (out / MANIFEST).exists():
         (out / MANIFEST).unlink()

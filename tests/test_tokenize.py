@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from quick import QUICK as FIT
 
 from genrec.bundle import read_bundle
 from genrec.cli import main
@@ -88,10 +89,10 @@ def test_the_next_generation_moves_no_code(codes: Path, shop: Shop, tmp_path: Pa
         append_to(codes, shop[0].table, codes, overwrite=True)
 
 
-def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, quick: Any, tmp_path: Path) -> None:
+def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, tmp_path: Path) -> None:
     out = append_to(codes, shop[0].table, tmp_path / "next")
     shuffled = shop[0].table.take(pa.array(np.random.default_rng(0).permutation(len(shop[0]))))
-    recipe = load_recipe(overrides={k: v for k, v in quick_settings().items() if not k.startswith("text.")})
+    recipe = load_recipe(overrides={k: v for k, v in FIT.items() if not k.startswith("text.")})
     made = read_bundle(fit(shuffled, shop[1].table, tmp_path / "shop", recipe, codes=out))
     assert made.codes.hash == read_codes(out).table.hash
     assert made.manifest["recipe"]["text"]["encoder"] == "tfidf-svd", "what made the codes is recorded"
@@ -101,12 +102,6 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, quick: Any, tm
         fit(shop[0].table, shop[1].table, tmp_path / "other", recipe, codes=codes)
     with pytest.raises(SettingError, match="published with another text section"):
         fit(shop[0].table, shop[1].table, tmp_path / "other", load_recipe(overrides={"text.template": "{title}"}), codes=out)
-
-
-def quick_settings() -> dict[str, Any]:
-    from quick import QUICK as settings
-
-    return settings
 
 
 def test_without_interactions_text_alone_makes_codes(shop: Shop, tmp_path: Path) -> None:
@@ -194,3 +189,10 @@ def test_the_command_line_makes_compares_and_continues_codes(
     assert "--append-to takes --items, --item-vectors, --out and --overwrite only" in capsys.readouterr().err
     assert main(["tokenize", *tables, "--out", str(tmp_path / "c"), "--training.epochs", "3"]) == 2
     assert "There is no flag --training.epochs" in capsys.readouterr().err
+
+
+def test_the_page_about_tokenizers_names_every_check_with_its_limit() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "tokenizers.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if line.count("|") == 4}
+    for check in CHECKS:
+        assert check.limit.startswith(rows[check.name]), check.name

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from genrec.errors import SettingError
-from genrec.networks import apply_perceptron, arrays_of, seeded, train_on
+from genrec.networks import apply_perceptron, arrays_of, info_nce, seeded, train_on
 
 TEMPERATURE, BATCH, LEARNING_RATE = 0.07, 512, 1e-3
 EPOCHS, LEAST_STEPS, MOST_STEPS = 10, 100, 3_000
@@ -55,15 +55,11 @@ def _train(kinds: Sequence[np.ndarray], pairs: np.ndarray, width: int) -> dict[s
         first, second = batch.cpu().unbind(1)
         a, b = (module([kind[rows].to(batch.device) for kind in contents]) for rows in (first, second))
         # The same item elsewhere in the batch is no negative.
-        hidden = (second[None] == second[:, None]) & ~torch.eye(len(batch), dtype=torch.bool)
-        hidden_back = (first[None] == first[:, None]) & ~torch.eye(len(batch), dtype=torch.bool)
-        logits, right = a @ b.T / TEMPERATURE, torch.arange(len(batch), device=batch.device)
-        there = cross_entropy(logits.masked_fill(hidden.to(batch.device), -torch.inf), right)
-        back = cross_entropy(logits.T.masked_fill(hidden_back.to(batch.device), -torch.inf), right)
-        return (there + back) / 2
+        same, same_back = ((rows[None] == rows[:, None]).to(batch.device) for rows in (second, first))
+        return info_nce(a, b, TEMPERATURE, same, same_back)
 
     steps = int(np.clip(EPOCHS * len(pairs) / BATCH, LEAST_STEPS, MOST_STEPS))
-    train_on(pairs, module, loss, steps=steps, batch_size=min(BATCH, len(pairs)), learning_rate=LEARNING_RATE, desc="Alignment")
+    train_on(pairs, module, loss, steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, desc="Alignment")
     gate = arrays_of(module.gate, "align_gate")
     return gate | {
         f"align_projection_{kind}": layer.weight.detach().numpy()
@@ -73,8 +69,7 @@ def _train(kinds: Sequence[np.ndarray], pairs: np.ndarray, width: int) -> dict[s
 
 
 def aligned(arrays: dict[str, np.ndarray], kinds: Sequence[np.ndarray]) -> np.ndarray:
-    """Vectors of items with these contents: float32 [n, d]. In float64, so that they do not depend on who else is in the
-    call."""
+    """Vectors of items with these contents: float32 [n, d]. In float64: they do not depend on who else is in the call."""
     contents = [kind.astype(np.float64) for kind in kinds]
     projected = np.stack(
         [kind @ arrays[f"align_projection_{number}"].T.astype(np.float64) for number, kind in enumerate(contents)], axis=1

@@ -113,7 +113,7 @@ class ItemEmbedder:
         texts = render(catalogue, self.template)
         self.encoder.fit(texts)
         raw = encode_once(lambda: self.encoder.encode(texts)) if encode_once else self.encoder.encode(texts)
-        own = self._read_own(catalogue, None)
+        own = self._read_own(catalogue, self.config.item_vectors)
         self.arrays = {"text_mean": raw.mean(axis=0)} | ({} if own is None else {"own_mean": own.mean(axis=0)})
         kinds = self._kinds(raw, own)
         if train is not None and config.fusion == "aligned":
@@ -134,22 +134,22 @@ class ItemEmbedder:
         without.
         """
         raw = self.encoder.encode(render(catalogue, self.template))
-        content = self._content(self._kinds(raw, self._read_own(catalogue, item_vectors or "")))
+        content = self._content(self._kinds(raw, self._read_own(catalogue, item_vectors)))
         if "content_to_collaborative" not in self.arrays:
             return content
         return np.hstack([content, self.config.collaborative_weight * self._expected(content)])
 
     def _read_own(self, catalogue: Catalogue, path: str | Path | None) -> np.ndarray | None:
-        """Vectors that the user brought, [n, D]; None where the catalogue has none. path: None for the recipe's file."""
+        """Vectors that the user brought, [n, D]; None where the catalogue has none."""
         if not self.config.item_vectors:
             return None
-        if path == "":
+        if not path:
             raise SettingError(
                 "The items of this catalogue have vectors of their own (text.item_vectors), which no text can replace. Give a "
                 "Parquet file with those of the new items: `genrec tokenize --append-to ... --item-vectors FILE`."
             )
         width = self.arrays["own_mean"].shape[0] if "own_mean" in self.arrays else None
-        return read_item_vectors(Path(path or self.config.item_vectors), catalogue.item_ids, width)
+        return read_item_vectors(Path(path), catalogue.item_ids, width)
 
     def _kinds(self, raw: np.ndarray, own: np.ndarray | None) -> list[np.ndarray]:
         """Content vectors by kind, centred and of length 1."""

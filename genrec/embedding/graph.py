@@ -75,7 +75,7 @@ def _train(histories: Histories, content: np.ndarray, width: int) -> np.ndarray:
     if len(edges):
         steps = int(np.clip(EPOCHS * len(edges) / BATCH, LEAST_STEPS, MOST_STEPS))
         train_on(
-            edges, graph, loss, steps=steps, batch_size=min(BATCH, len(edges)), learning_rate=LEARNING_RATE,
+            edges, graph, loss, steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE,
             weight_decay=1e-6, desc="Graph",
         )  # fmt: skip
     with torch.no_grad():

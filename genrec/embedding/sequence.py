@@ -11,10 +11,10 @@ Legend: `N` items, `d` width, `B` histories, `T` positions, `S` sampled items.
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from genrec.data.interactions import Histories, pad_histories
-from genrec.networks import seeded, train_on
+from genrec.networks import info_nce, seeded, train_on
 
 LAYERS, HEADS, DROPOUT, LONGEST = 2, 2, 0.2, 50
 SAMPLED, BATCH, LEARNING_RATE, TEMPERATURE = 1024, 128, 5e-3, 0.07
@@ -77,13 +77,9 @@ def _train(histories: Histories, items: int, width: int, text: np.ndarray | None
         if model.adapter is None or content is None:
             return total
         here = torch.unique(right)
-        table = normalize(model.items(here), dim=1)
-        words = normalize(model.adapter(content[here.cpu()].to(batch.device)), dim=1)
-        logits, same = table @ words.T / TEMPERATURE, torch.arange(len(here), device=batch.device)
-        return total + alignment * (cross_entropy(logits, same) + cross_entropy(logits.T, same)) / 2
+        words = model.adapter(content[here.cpu()].to(batch.device))
+        return total + alignment * info_nce(model.items(here), words, TEMPERATURE)
 
     steps = int(np.clip(EPOCHS * len(rows) / BATCH, LEAST_STEPS, MOST_STEPS))
-    train_on(
-        rows, model, loss, steps=steps, batch_size=min(BATCH, len(rows)), learning_rate=LEARNING_RATE, desc="Sequence model"
-    )
+    train_on(rows, model, loss, steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, desc="Sequence model")
     return model.items.weight.detach().numpy()[:items]

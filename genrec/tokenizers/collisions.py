@@ -12,7 +12,6 @@ In: item ids and tokenizer codes [N, L]. Out: a `CodeTable`. By name:
 None depends on row order. Appending never moves a code that exists, and new items keep the same promise.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def resolve(
     if kind == "shared":
         return codes, levels
     if kind == "hash":
-        return _with_last(codes, np.array([hashed(item, number) for item in ids])), (*levels, number)
+        return _with_last(codes, np.array([last_code.hashed(item, number) for item in ids])), (*levels, number)
     if kind == "id":
         own = (published.next_id if published else 0) + np.argsort(np.argsort(ids.astype(str), kind="stable"))
         size = published.sizes[-1] if published else len(ids) + max(SPARE_SUFFIXES, int(SPARE_IDS * len(ids)))
@@ -176,11 +175,6 @@ def _published(table: CodeTable) -> Published:
 
 def _with_last(codes: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.column_stack([codes, last]).astype(np.int32)
-
-
-def hashed(item_id: str, buckets: int) -> int:
-    """A number below `buckets` that depends on the id alone, on every machine."""
-    return int.from_bytes(hashlib.blake2b(str(item_id).encode(), digest_size=8).digest(), "little") % buckets
 
 
 def _ordinals(ids: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec.errors import DataError, SettingError, check_integer
-from genrec.networks import apply_perceptron, arrays_of, perceptron, seeded, train_on
+from genrec.networks import apply_perceptron, arrays_of, check_training, perceptron, seeded, train_on
 from genrec.tokenizers.base import ItemTokenizer
 
 EDGE = 1e-3  # how far inside its outermost level a number stays before it is rounded
@@ -44,11 +44,8 @@ class FSQConfig:
             check_integer("grid", levels, 3, 256)  # two would need a bound beyond the outermost one
         if not self.grid or math.prod(self.grid) > 65_536:
             raise SettingError(f"grid must have one level count per number, with a product of at most 65536, got {self.grid}.")
-        for name in ("hidden", "steps", "batch_size"):
-            check_integer(name, getattr(self, name), 1)
-        check_integer("seed", self.seed, 0, 2**31 - 1)
-        if not self.learning_rate > 0:
-            raise SettingError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        check_integer("hidden", self.hidden, 1)
+        check_training(self.steps, self.batch_size, self.learning_rate, self.seed)
 
 
 class FSQ(ItemTokenizer):
@@ -100,7 +97,7 @@ class FSQ(ItemTokenizer):
 
         train_on(
             vectors, nn.ModuleList([inward, decoder]), loss, steps=config.steps,
-            batch_size=min(config.batch_size, len(vectors)), learning_rate=config.learning_rate, desc="FSQ",
+            batch_size=config.batch_size, learning_rate=config.learning_rate, desc="FSQ",
         )  # fmt: skip
         state = arrays_of(inward, "inward") | arrays_of(decoder, "decoder")
         state["decoder_weight_1"] = state["decoder_weight_1"] * np.float32(scale)

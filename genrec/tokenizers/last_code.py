@@ -58,8 +58,7 @@ def by_id(ids: np.ndarray, codes: np.ndarray, room: Room, size: int, cap: int) -
         _check_room(ids, rows, taken, size, cap)
         taken = taken.copy()
         for row in rows:
-            start = int.from_bytes(hashlib.blake2b(str(ids[row]).encode(), digest_size=8).digest(), "little") % size
-            order = (start + np.arange(size)) % size
+            order = (hashed(ids[row], size) + np.arange(size)) % size
             last[row] = order[np.argmax(taken[order] < cap)]
             taken[last[row]] += 1
     return last
@@ -128,3 +127,8 @@ def _check_room(ids: np.ndarray, rows: np.ndarray, taken: np.ndarray, size: int,
             f"{len(rows)} items begin with the same codes, for example {ids[rows[0]]!r}, and their last level has room for "
             f"{free}. Fit with more levels or a larger codebook, allow more items per code tuple, or use the policy 'suffix'."
         )
+
+
+def hashed(item_id: str, buckets: int) -> int:
+    """A number below `buckets` that depends on the id alone, on every machine."""
+    return int.from_bytes(hashlib.blake2b(str(item_id).encode(), digest_size=8).digest(), "little") % buckets

@@ -67,7 +67,7 @@ def embedding_hit_rate(
     count in part. vectors: [N, D]; targets: [U]. Give decoded vectors instead of the items' own to see what the codes keep of
     it.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     hits = 0.0
     for user in range(len(histories)):
         history = np.unique(histories[user])
@@ -80,8 +80,7 @@ def embedding_hit_rate(
             scores[scores < edge] = -np.inf
         best = scores.max(axis=0)
         own = best[targets[user]]
-        above, at = int((best > own).sum()), int((best == own).sum())
-        hits += min(1.0, max(0.0, (k - above) / at)) if own > -np.inf else 0.0
+        hits += _within(best, own, k) if own > -np.inf else 0.0
     return hits / max(1, len(histories))
 
 
@@ -99,9 +98,19 @@ def code_hit_rate(codes: np.ndarray, histories: Histories, targets: np.ndarray, 
             np.maximum(alike, shared_levels(codes, codes[item], ordered), out=alike)
         alike[history] = -1
         own = alike[targets[user]]
-        above, at = int((alike > own).sum()), int((alike == own).sum())
-        hits += min(1.0, max(0.0, (k - above) / at)) if own else 0.0
+        hits += _within(alike, own, k) if own else 0.0
     return hits / max(1, len(histories))
+
+
+def _within(scores: np.ndarray, own: float, k: int) -> float:
+    """The chance that one of score `own` is among the best `k`, where ties are broken at random."""
+    above, at = int((scores > own).sum()), int((scores == own).sum())
+    return min(1.0, max(0.0, (k - above) / at))
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def shared_levels(a: np.ndarray, b: np.ndarray, ordered: bool) -> np.ndarray:
@@ -112,7 +121,7 @@ def shared_levels(a: np.ndarray, b: np.ndarray, ordered: bool) -> np.ndarray:
 
 def neighbours(vectors: np.ndarray, seed: int = 0, k: int = 10) -> np.ndarray:
     """Pairs of an item and one of its `k` nearest by cosine, for a sample of items: int64 [S, 2]."""
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     k = min(k, len(vectors) - 1)
     pairs = [np.zeros((0, 2), np.int64)]
     for row in _sampled(len(vectors), SAMPLE, seed) if k > 0 else []:
@@ -125,16 +134,12 @@ def neighbours(vectors: np.ndarray, seed: int = 0, k: int = 10) -> np.ndarray:
 
 def neighbourhood_recall(codes: np.ndarray, vectors: np.ndarray, ordered: bool, k: int = 10, seed: int = 0) -> float:
     """Share of an item's `k` nearest by cosine that are among the `k` with most codes in common (ties count in part)."""
-    rows = _sampled(len(codes), SAMPLE, seed)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     k = min(k, len(codes) - 1)
     if k < 1:
         return 1.0
     found = []
-    for row in rows:
-        near = unit @ unit[row]
-        near[row] = -np.inf
-        nearest = np.argpartition(-near, k - 1)[:k]
+    for pairs in neighbours(vectors, seed, k).reshape(-1, k, 2):
+        row, nearest = pairs[0, 0], pairs[:, 1]
         alike = shared_levels(codes, codes[row], ordered).astype(np.float64)
         alike[row] = -1
         edge = np.sort(alike)[::-1][k - 1]

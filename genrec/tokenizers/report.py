@@ -151,7 +151,7 @@ def measure(
     near = quality.neighbours(vectors, seed)
     random = np.random.default_rng(seed)
     pairs = np.concatenate([near[random.permutation(len(near))[:PAIRS]], random.integers(0, len(codes), (PAIRS, 2))])
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = quality.unit_rows(vectors)
     known = np.zeros(len(codes), bool) if categories is None else categories != ""
     labels = None if categories is None or len(set(categories[known].tolist())) < 2 else categories[known]
     correlation = lift = hits = hits_decoded = hits_codes = None

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss, normalize
+from torch.nn.functional import mse_loss
 
 from genrec.errors import SettingError, check_choice, check_integer
-from genrec.networks import apply_perceptron, arrays_of, perceptron, seeded, train_on
+from genrec.networks import apply_perceptron, arrays_of, check_training, info_nce, perceptron, seeded, train_on
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.residual import last_distances, residual_codes, sum_of_codes
 
@@ -59,14 +59,12 @@ class RQVAEConfig:
             check_integer("hidden and latent", width, 1)
         check_choice("codebook", self.codebook, ["ema", "gradient"])
         check_choice("estimator", self.estimator, ["straight-through", "rotation"])
-        for name in ("steps", "batch_size"):
-            check_integer(name, getattr(self, name), 1)
         check_integer("dead_below", self.dead_below, 0)
-        check_integer("seed", self.seed, 0, 2**31 - 1)
+        check_training(self.steps, self.batch_size, self.learning_rate, self.seed)
         if self.codebook == "gradient" and not self.commitment > 0:
             raise SettingError("commitment must be above 0 with codebook 'gradient': nothing else teaches the codes.")
-        if not (self.commitment >= 0 and self.pair_weight >= 0 and self.learning_rate > 0):
-            raise SettingError("commitment and pair_weight must be 0 or more and learning_rate above 0.")
+        if not (self.commitment >= 0 and self.pair_weight >= 0):
+            raise SettingError(f"commitment and pair_weight must be 0 or more, got {self.commitment} and {self.pair_weight}.")
 
 
 class RQVAE(ItemTokenizer):
@@ -141,9 +139,8 @@ class RQVAE(ItemTokenizer):
         def loss(batch: Tensor) -> Tensor:
             batch = batch / scale
             quantised, _, commitment = quantiser(encoder(batch))
-            total = mse_loss(decoder(quantised), batch) + commitment.sum() * (
-                config.latent / batch.shape[1]
-            )  # as sums over numbers
+            # The papers weigh sums over numbers; these are means, over D and over d.
+            total = mse_loss(decoder(quantised), batch) + commitment.sum() * config.latent / batch.shape[1]
             if not config.pair_weight:
                 return total
             chosen = couples[torch.randint(len(couples), (min(PAIRS, len(couples)),))]
@@ -152,7 +149,7 @@ class RQVAE(ItemTokenizer):
 
         train_on(
             vectors, torch.nn.ModuleList([encoder, decoder, quantiser]), loss, steps=config.steps,
-            batch_size=min(config.batch_size, len(vectors)), learning_rate=config.learning_rate, desc="RQ-VAE",
+            batch_size=config.batch_size, learning_rate=config.learning_rate, desc="RQ-VAE",
         )  # fmt: skip
         state = arrays_of(encoder, "encoder") | arrays_of(decoder, "decoder")
         last = len(widths) - 2
@@ -174,8 +171,5 @@ class RQVAE(ItemTokenizer):
 
 def contrast(a: Tensor, b: Tensor, pairs: Tensor) -> Tensor:
     """InfoNCE in both directions between paired rows [P, d]; rows of an item that is in the pair too are no negatives."""
-    logits = normalize(a, dim=1) @ normalize(b, dim=1).T / TEMPERATURE
     same = (pairs[:, :1] == pairs[None, :, 1]) | (pairs[:, 1:] == pairs[None, :, 1]) | (pairs[:, :1] == pairs[None, :, 0])
-    logits = logits.masked_fill(same & ~torch.eye(len(pairs), dtype=torch.bool, device=a.device), -torch.inf)
-    right = torch.arange(len(pairs), device=a.device)
-    return (cross_entropy(logits, right) + cross_entropy(logits.T, right)) / 2
+    return info_nce(a, b, TEMPERATURE, same)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from genrec.errors import DataError, SettingError, check_integer
-from genrec.networks import apply_perceptron, arrays_of, perceptron, seeded, train_on
+from genrec.networks import apply_perceptron, arrays_of, check_training, perceptron, seeded, train_on
 from genrec.tokenizers.base import canonical_order, checked_vectors
 
 
@@ -43,13 +43,10 @@ class SetTokensConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        for name in ("tokens", "width", "steps", "batch_size"):
-            check_integer(name, getattr(self, name), 1)
-        for width in self.hidden:
-            check_integer("hidden", width, 1)
-        check_integer("seed", self.seed, 0, 2**31 - 1)
-        if not self.learning_rate > 0:
-            raise SettingError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        check_integer("tokens", self.tokens, 1)
+        for width in (*self.hidden, self.width):
+            check_integer("hidden and width", width, 1)
+        check_training(self.steps, self.batch_size, self.learning_rate, self.seed)
 
 
 class SetTokens:
@@ -91,7 +88,7 @@ class SetTokens:
             return mse_loss(decoder(encoder(batch / scale)), batch / scale)
 
         train_on(
-            text, nn.ModuleList([encoder, decoder]), loss, steps=config.steps, batch_size=min(config.batch_size, len(text)),
+            text, nn.ModuleList([encoder, decoder]), loss, steps=config.steps, batch_size=config.batch_size,
             learning_rate=config.learning_rate, desc="Set tokens",
         )  # fmt: skip
         return arrays_of(encoder, "encoder") | arrays_of(decoder, "decoder") | {"scale": np.array([scale])}
