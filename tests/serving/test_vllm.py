@@ -251,7 +251,7 @@ def test_killing_the_server_leaves_no_process_of_vllm_behind(launch: Callable[..
     server.process.wait()
     begun = time.monotonic()
     while any(Path(f"/proc/{pid}").exists() for pid in below):
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - begun < 600  # only so that a mistake ends
         time.sleep(0.1)
 
 
