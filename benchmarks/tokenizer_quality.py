@@ -1,9 +1,10 @@
 """The quality table of all shipped recipes of item tokenizers on a data set, with seconds and memory.
 
-    python benchmarks/tokenizer_quality.py --items items.parquet --interactions interactions.parquet
+    python benchmarks/tokenizer_quality.py --items items.parquet --interactions interactions.parquet --keep runs/codes
     python benchmarks/tokenizer_quality.py ... --recipes tokenizers/rq_kmeans.yaml tokenizers/forge.yaml --encoder tfidf-svd
 
 Each recipe runs in a process of its own, so that its peak memory is its own; texts are encoded once. Prints a Markdown table.
+With --keep the codes of each recipe are written to a folder, for `tokenizer_models.py`.
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--interactions", required=True, type=Path)
     parser.add_argument("--recipes", nargs="+", type=Path, default=sorted(Path("tokenizers").glob("*.yaml")))
     parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--keep", type=Path, help="write each recipe's codes to a folder in here")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     data = table_hash(load_catalogue(arguments.items).table)[:12]
@@ -38,7 +40,7 @@ def main() -> None:
     rows, numbers = [], {}
     for path in arguments.recipes:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found, extra = pool.apply(run, (path, arguments.items, arguments.interactions, arguments.encoder, texts))
+            found, extra = pool.apply(run, (path, arguments, texts))
         rows.append((path.stem, found, extra))
         numbers[path.stem] = found.to_dict() | extra
         print(path.stem, extra, flush=True)
@@ -48,10 +50,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
-def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts: Path) -> tuple[Any, dict[str, Any]]:
+def run(recipe_path: Path, arguments: argparse.Namespace, texts: Path) -> tuple[Any, dict[str, Any]]:
     """Codes of one recipe: (quality, seconds and memory of the tokenizer)."""
-    recipe = load_recipe(recipe_path, {"text.encoder": encoder})
-    tables = read_tables(items, interactions, recipe)
+    recipe = load_recipe(recipe_path, {"text.encoder": arguments.encoder})
+    tables = read_tables(arguments.items, arguments.interactions, recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
 
     def once(encode: Any) -> np.ndarray:
@@ -72,8 +74,11 @@ def run(recipe_path: Path, items: Path, interactions: Path, encoder: str, texts:
         start = time.perf_counter()
         tokenizer.encode(one)
         times.append(time.perf_counter() - start)
-    found = quality_of(PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {}), split)
+    made = PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {})
+    found = quality_of(made, split)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if arguments.keep:
+        made.write(arguments.keep / recipe_path.stem, {"data": tables.hashes, "recipe": recipe.to_dict()})
     return found, {
         "vectors s": round(embedded - begun, 1),
         "tokenizer s": round(done - embedded, 1),

@@ -19,6 +19,7 @@ from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.models.decoder import ModelConfig
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import check_policy
+from genrec.tokenizers.das import DASConfig
 from genrec.tokenizers.families import FAMILIES
 from genrec.tokenizers.fsq import FSQConfig
 from genrec.tokenizers.opq import OPQConfig
@@ -50,21 +51,26 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """family: "rq-kmeans", "rq-vae", "fsq" or "opq"; each has its own section. collision_policy: "suffix" (one more code makes
-    every item unique), "shared" (alike items keep the same codes), "knn-5" or "random-5" (other last codes until no more than 5
-    items are alike), "sinkhorn" (the same until all are unique), "id" or "hash-1024" (one more code names the item itself).
+    """family: "rq-kmeans", "rq-vae", "das", "fsq" or "opq"; each has its own section. collision_policy: "suffix" (one more code
+    makes every item unique), "popular-suffix" (the same, the most popular first), "shared" (alike items keep the same codes),
+    "knn-5" or "random-5" (other last codes until no more than 5 items are alike), "sinkhorn" (the same until all are unique),
+    "id" or "hash-1024" (one more code names the item itself). fit_on: items that the codebooks learn from, all of the
+    "catalogue", or those that "training" histories hold.
     """
 
     family: str = "rq-kmeans"
     collision_policy: str = "suffix"
+    fit_on: Literal["catalogue", "training"] = "catalogue"
     rq_kmeans: RQKMeansConfig = field(default_factory=RQKMeansConfig)
     rq_vae: RQVAEConfig = field(default_factory=RQVAEConfig)
+    das: DASConfig = field(default_factory=DASConfig)
     fsq: FSQConfig = field(default_factory=FSQConfig)
     opq: OPQConfig = field(default_factory=OPQConfig)
 
     def __post_init__(self) -> None:
         check_choice("tokenizer.family", self.family, list(FAMILIES))
         check_policy("tokenizer.collision_policy", self.collision_policy)
+        check_choice("tokenizer.fit_on", self.fit_on, ["catalogue", "training"])
         for family in FAMILIES:
             section = getattr(self, _section(family))
             if family != self.family and section != type(section)():
@@ -187,7 +193,10 @@ def settings() -> list[tuple[str, Any, Any, str]]:
 
 
 def _settings_of(section: Any, prefix: str) -> list[tuple[str, Any, Any, str]]:
-    found, helps = [], _helps(type(section).__doc__ or "")
+    found, helps = (
+        [],
+        _helps(" ".join(base.__doc__ or "" for base in reversed(type(section).__mro__[:-1]))),
+    )
     for name, kind in typing.get_type_hints(type(section)).items():
         value = getattr(section, name)
         if dataclasses.is_dataclass(value):

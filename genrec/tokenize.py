@@ -143,11 +143,16 @@ def make_codes(
 ) -> tuple[ItemTokenizer, CodeTable]:
     """The fitted item tokenizer, and the code table under the collision policy."""
     tokenizer = recipe.tokenizer.make(recipe.seed)
-    if tokenizer.wants_pairs and train is None:
-        raise SettingError("This item tokenizer learns from histories (pair_weight above 0). Give --interactions.")
-    tokenizer.fit(vectors, train.following_pairs() if tokenizer.wants_pairs and train is not None else None)
+    if train is None and (tokenizer.wants_histories or recipe.tokenizer.fit_on == "training"):
+        raise SettingError("This item tokenizer learns from histories. Give --interactions.")
+    if train is not None and recipe.tokenizer.fit_on == "training":
+        met, items = np.unique(train.items, return_inverse=True)
+        tokenizer.fit(vectors[met], replace(train, items=items.reshape(-1)))
+    else:
+        tokenizer.fit(vectors, train)
     plain = tokenizer.encode(vectors)
-    table = assign(catalogue.item_ids.tolist(), plain, tokenizer, recipe.tokenizer.collision_policy, vectors)
+    counts = None if train is None else np.bincount(train.items, minlength=len(catalogue))
+    table = assign(catalogue.item_ids.tolist(), plain, tokenizer, recipe.tokenizer.collision_policy, vectors, counts)
     distinct = len(np.unique(plain, axis=0))
     log.info("Codes %s: %d distinct tuples for %d items before the collision policy", table.sizes, distinct, len(table))
     return tokenizer, table

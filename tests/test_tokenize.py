@@ -19,6 +19,7 @@ from genrec.errors import BundleError, DataError, SettingError
 from genrec.fit import fit
 from genrec.published import read_codes
 from genrec.recipe import load_recipe
+from genrec.tables import read_tables, split_histories
 from genrec.tokenize import append_to, tokenize
 from genrec.tokenizers.report import CHECKS
 
@@ -27,6 +28,7 @@ RECIPES = sorted((Path(__file__).parents[1] / "tokenizers").glob("*.yaml"))
 SMALL: dict[str, dict[str, Any]] = {
     "rq-kmeans": {"tokenizer.rq_kmeans.codebook_size": 8},
     "rq-vae": {"tokenizer.rq_vae.codebook_size": 8, "tokenizer.rq_vae.hidden": [16], "tokenizer.rq_vae.steps": 30},
+    "das": {"tokenizer.das.codebook_size": 8, "tokenizer.das.hidden": [16], "tokenizer.das.steps": 30},
     "fsq": {"tokenizer.fsq.grid": [4, 3], "tokenizer.fsq.steps": 30},
     "opq": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
 }
@@ -71,6 +73,22 @@ def test_the_order_of_the_rows_changes_no_code(shop: Shop, tmp_path: Path) -> No
     a = read_codes(tokenize(shop[0].table, shop[1].table, tmp_path / "a", recipe)).table
     b = read_codes(tokenize(shuffled, shop[1].table.take(by_user), tmp_path / "b", recipe)).table
     assert diff(a, b).unchanged == len(a)
+
+
+def test_codebooks_of_training_items_do_not_know_the_others(shop: Shop, tmp_path: Path) -> None:
+    """As RPG fits OPQ: items that no training history holds change no codebook."""
+    cold = set(shop[0].item_ids[:8])
+    events = shop[1].table.filter(pa.array([item not in cold for item in shop[1].table.column("item_id").to_pylist()]))
+    recipe = load_recipe(overrides=QUICK | {"text.collaborative_width": 0, "tokenizer.fit_on": "training"})
+    made = read_codes(tokenize(shop[0].table, events, tmp_path / "codes", recipe))
+    tables = read_tables(shop[0].table, events, recipe)
+    train = split_histories(tables.interactions.histories(tables.catalogue), recipe).train
+    met = np.unique(train.items)
+    assert len(met) < len(made.table)
+    alone = recipe.tokenizer.make(recipe.seed).fit(made.vectors[met])
+    assert alone.fingerprint == made.tokenizer.fingerprint != recipe.tokenizer.make(recipe.seed).fit(made.vectors).fingerprint
+    with pytest.raises(SettingError, match="Give --interactions"):
+        tokenize(shop[0].table, None, tmp_path / "none", recipe)
 
 
 def test_the_next_generation_moves_no_code(codes: Path, shop: Shop, tmp_path: Path) -> None:

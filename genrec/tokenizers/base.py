@@ -13,12 +13,14 @@ Legend: `N` items, `D` vector width, `L` levels, `K` codes per level.
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from genrec.data.interactions import Histories
 from genrec.errors import BundleError, DataError, SettingError
 
 
@@ -47,8 +49,8 @@ class ItemTokenizer(ABC):
         """An unfitted tokenizer with these settings."""
 
     @abstractmethod
-    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
-        """Learn from [N, D] float32 and pairs of rows int64 [P, 2] (none unless `wants_pairs`); return the fitted arrays."""
+    def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
+        """Learn from [N, D] float32 and histories of their rows (None unless `wants_histories`); return the fitted arrays."""
 
     @abstractmethod
     def _encode(self, vectors: np.ndarray) -> np.ndarray:
@@ -68,32 +70,25 @@ class ItemTokenizer(ABC):
         return bool(self.state)
 
     @property
-    def wants_pairs(self) -> bool:
-        """Whether `fit` learns from pairs of items too."""
+    def wants_histories(self) -> bool:
+        """Whether `fit` learns from what users did too."""
         return False
 
-    def fit(self, vectors: np.ndarray, pairs: np.ndarray | None = None) -> Self:
-        """Learn the codebooks from item vectors [N, D]; an earlier fit is forgotten. Same vectors in any order and same seed,
-        same codebooks. pairs: rows of items that belong together, int64 [P, 2], for tokenizers that want them.
+    def fit(self, vectors: np.ndarray, histories: Histories | None = None) -> Self:
+        """Learn the codebooks from item vectors [N, D]; an earlier fit is forgotten. Same vectors and histories in any order
+        and same seed, same codebooks. histories: training histories over the rows of `vectors`, for tokenizers that want them.
         """
         vectors = checked_vectors(vectors, None)
         order = canonical_order(vectors)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        if pairs is None or not self.wants_pairs:
-            pairs = np.zeros((0, 2), np.int64)
-            if self.wants_pairs:
-                raise SettingError(f"This {self.family} tokenizer learns from pairs of items too: call fit(vectors, pairs).")
-        pairs = np.asarray(pairs, np.int64)
-        if pairs.ndim != 2 or pairs.shape[1] != 2 or (pairs < 0).any() or (pairs >= len(vectors)).any():
-            raise DataError(f"pairs must be [P, 2] rows from 0 to {len(vectors) - 1}, got shape {list(pairs.shape)}.")
-        new = np.r_[True, (vectors[order[1:]] != vectors[order[:-1]]).any(axis=1)]
-        first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))  # items with one vector are one to the tokenizer
-        pairs = first[place[pairs]]
-        pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
-        if self.wants_pairs and not len(pairs):
-            raise DataError("There is no pair of different items to learn from.")
-        self.state = self._fit(vectors[order], pairs)
+        if not self.wants_histories:
+            histories = None
+        elif histories is None:
+            raise SettingError(f"This {self.family} tokenizer learns from histories too: call fit(vectors, histories).")
+        elif len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < len(vectors):
+            raise DataError(f"histories must hold rows from 0 to {len(vectors) - 1}, got {histories.items.max()}.")
+        else:
+            histories = _canonical_histories(histories, vectors, order)
+        self.state = self._fit(vectors[order], histories)
         return self
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
@@ -162,6 +157,18 @@ def canonical_order(vectors: np.ndarray) -> np.ndarray:
     """An order of the rows that does not depend on the order they came in: by their bytes."""
     rows = vectors.view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize))).ravel()
     return np.argsort(rows, kind="stable")
+
+
+def _canonical_histories(histories: Histories, vectors: np.ndarray, order: np.ndarray) -> Histories:
+    """The histories over the rows in canonical order, users in an order that does not depend on who they are. Items with one
+    vector are one to the tokenizer.
+    """
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    new = np.r_[True, (vectors[order[1:]] != vectors[order[:-1]]).any(axis=1)]
+    first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    moved = replace(histories, items=first[place[histories.items]])
+    return moved.select(np.array(sorted(range(len(moved)), key=lambda user: moved[user].tobytes()), np.int64))
 
 
 def checked_vectors(vectors: np.ndarray, width: int | None) -> np.ndarray:

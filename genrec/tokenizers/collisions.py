@@ -4,6 +4,8 @@ In: item ids and tokenizer codes [N, L]. Out: a `CodeTable`. By name:
 
 - "suffix": one more level holds the item's ordinal inside its group (0, 1, 2, ...; TIGER, arXiv 2305.05065). Ordinals go
   by item id at first; an appended item takes the next free one.
+- "popular-suffix": the same, but ordinals go by how often training met an item, so that the first ones are the likeliest
+  (MMGRec, arXiv 2404.16555).
 - "shared": items keep the same codes; a decoder returns all of them, ordered by its tie rule.
 - "knn-5", "random-5" (any number), "sinkhorn": the last code moves until no tuple has more items than that; see last_code.py.
 - "id", "hash-1024" (any number): one more level names the item itself, by a number of its own or by a hash of its id, beside
@@ -23,7 +25,7 @@ from genrec.errors import DataError, SettingError, nearest
 from genrec.tokenizers import last_code
 from genrec.tokenizers.base import ItemTokenizer
 
-POLICIES = ("suffix", "shared", "knn-5", "random-5", "sinkhorn", "id", "hash-1024")
+POLICIES = ("suffix", "popular-suffix", "shared", "knn-5", "random-5", "sinkhorn", "id", "hash-1024")
 
 MOVING = ("knn", "random", "sinkhorn")  # they choose another last code
 
@@ -36,7 +38,7 @@ SPARE_IDS = 0.1  # of the catalogue, for the policy "id"
 
 def check_policy(name: str, value: str) -> tuple[str, int]:
     """A policy's kind and number (0 where it has none). Raises `SettingError` for one that is none."""
-    found = re.fullmatch(r"(suffix|shared|sinkhorn|id)|(knn|random|hash)-([1-9]\d{0,8})", str(value))
+    found = re.fullmatch(r"(suffix|popular-suffix|shared|sinkhorn|id)|(knn|random|hash)-([1-9]\d{0,8})", str(value))
     if found is None:
         hint = nearest(str(value), POLICIES)
         raise SettingError(f"{name} must be one of {list(POLICIES)} (numbers are examples), got {value!r}.{hint}")
@@ -60,11 +62,12 @@ def assign(
     tokenizer: ItemTokenizer,
     policy: str = "suffix",
     vectors: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> CodeTable:
     """The first code table of a catalogue. `codes` is what `tokenizer.encode` gave: [N, L]; `vectors` [N, D] are needed where
-    last codes move by distance.
+    last codes move by distance; `counts` [N], how often training met each item, where ordinals go by it.
     """
-    codes, sizes = resolve(item_ids, codes, tokenizer, policy, vectors)
+    codes, sizes = resolve(item_ids, codes, tokenizer, policy, vectors, counts=counts)
     return CodeTable(np.array(list(item_ids), object), codes, sizes, policy, tokenizer.fingerprint)
 
 
@@ -91,10 +94,11 @@ def resolve(
     policy: str,
     vectors: np.ndarray | None = None,
     published: Published | None = None,
+    counts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Codes [N, L] of items under the policy, int32 [N, L or L + 1], and the sizes of their levels.
 
-    Raises `DataError` when a level is full, `SettingError` for a policy that needs vectors and got none.
+    Raises `DataError` when a level is full, `SettingError` for a policy that needs vectors or counts and got none.
     """
     kind, number = check_policy("collision_policy", policy)
     ids, levels = np.array(list(item_ids), object), tokenizer.sizes
@@ -111,8 +115,12 @@ def resolve(
                 "or use collision_policy='hash-1024', which never fills up."
             )
         return _with_last(codes, own), (*levels, size)
-    if kind == "suffix":
-        suffix = _ordinals(ids, codes) if published is None else _free_ordinals(ids, codes, published)
+    if kind.endswith("suffix"):
+        if kind == "suffix":
+            counts = np.zeros(len(ids))
+        elif counts is None and published is None:
+            raise SettingError("collision_policy 'popular-suffix' needs training interactions: pass counts=.")
+        suffix = _ordinals(ids, codes, counts) if published is None else _free_ordinals(ids, codes, published)
         size = published.sizes[-1] if published else int(suffix.max()) + 1 + SPARE_SUFFIXES
         full = np.flatnonzero(suffix >= size)
         if len(full):
@@ -177,12 +185,13 @@ def _with_last(codes: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.column_stack([codes, last]).astype(np.int32)
 
 
-def _ordinals(ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Rank of each item among those with the same codes, by item id: int64 [N]."""
-    by_id = np.argsort(ids.astype(str), kind="stable")
+def _ordinals(ids: np.ndarray, codes: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """Rank of each item among those with the same codes, by falling count, then by item id: int64 [N]."""
+    assert counts is not None  # `resolve` saw to it
+    first = np.lexsort((ids.astype(str), -counts))
     _, group = np.unique(codes, axis=0, return_inverse=True)
     group = group.reshape(-1)
-    order = by_id[np.argsort(group[by_id], kind="stable")]
+    order = first[np.argsort(group[first], kind="stable")]
     sorted_groups = group[order]
     starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
     ranks = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))

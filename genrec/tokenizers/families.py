@@ -8,12 +8,13 @@ from pathlib import Path
 
 from genrec.errors import BundleError
 from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.das import DAS
 from genrec.tokenizers.fsq import FSQ
 from genrec.tokenizers.opq import OPQ
 from genrec.tokenizers.rq_kmeans import RQKMeans
 from genrec.tokenizers.rq_vae import RQVAE
 
-FAMILIES: dict[str, type[ItemTokenizer]] = {kind.family: kind for kind in (RQKMeans, RQVAE, FSQ, OPQ)}
+FAMILIES: dict[str, type[ItemTokenizer]] = {kind.family: kind for kind in (RQKMeans, RQVAE, DAS, FSQ, OPQ)}
 
 
 def load_tokenizer(folder: Path) -> ItemTokenizer:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.data.interactions import Histories
 from genrec.errors import DataError, SettingError, check_integer
 from genrec.networks import apply_perceptron, arrays_of, check_training, perceptron, seeded, train_on
 from genrec.tokenizers.base import ItemTokenizer
@@ -73,7 +74,7 @@ class FSQ(ItemTokenizer):
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         return cls(FSQConfig(**settings))
 
-    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
         return seeded(self.config.seed, lambda: self._train(vectors))
 
     def _train(self, vectors: np.ndarray) -> dict[str, np.ndarray]:

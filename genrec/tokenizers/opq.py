@@ -13,6 +13,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
+from genrec.data.interactions import Histories
 from genrec.errors import SettingError, check_integer
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.residual import nearest
@@ -65,7 +66,7 @@ class OPQ(ItemTokenizer):
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         return cls(OPQConfig(**settings))
 
-    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
         parts, count = self.config.parts, 2**self.config.bits
         if count > len(vectors):
             raise SettingError(

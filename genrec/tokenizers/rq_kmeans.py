@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from tqdm.auto import tqdm
 
+from genrec.data.interactions import Histories
 from genrec.errors import SettingError, check_integer
 from genrec.tokenizers.balance import balanced
 from genrec.tokenizers.base import ItemTokenizer
@@ -85,7 +86,7 @@ class RQKMeans(ItemTokenizer):
             )
         return size
 
-    def _fit(self, vectors: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
         size = self.codebook_size(len(vectors))
         residual = vectors
         state: dict[str, np.ndarray] = {}

@@ -448,7 +448,7 @@ def test_an_item_added_while_serving_gets_the_codes_that_appending_to_the_table_
     new = np.concatenate([vectors[:3], random.normal(size=(3, 4)).astype(np.float32)])
     tokenizer = RQKMeans(RQKMeansConfig(levels=3, codebook_size=8)).fit(vectors)
     ids, more = [f"old{i:02d}" for i in range(60)], [f"new{i}" for i in range(6)]
-    codes = assign(ids, tokenizer.encode(vectors), tokenizer, policy, vectors)
+    codes = assign(ids, tokenizer.encode(vectors), tokenizer, policy, vectors, np.ones(len(ids)))
     live = LiveCatalogue(
         Catalogue(pa.table({"item_id": ids, "title": ids})), codes, np.arange(60), lambda: (VectorsFromTitles(), tokenizer)
     )

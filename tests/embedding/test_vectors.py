@@ -53,14 +53,28 @@ def test_a_sequence_model_learns_who_goes_with_whom() -> None:
     np.testing.assert_array_equal(vectors, sequence_vectors(tastes(), ITEMS, 16, 0))
 
 
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's correlation of the similarities of all pairs of items."""
+    upper = np.triu_indices(int(MET.sum()), 1)
+    return float(spearmanr((a[MET] @ a[MET].T)[upper], (b[MET] @ b[MET].T)[upper]).statistic)
+
+
+def nearness_of_readalikes(text: np.ndarray, vectors: np.ndarray) -> float:
+    """Mean reciprocal rank, among the neighbours by `vectors`, of the item that reads most alike."""
+    reads, near = ((v[MET] @ v[MET].T - 9 * np.eye(int(MET.sum()))) for v in (text, vectors))
+    own = near[np.arange(len(near)), reads.argmax(axis=1)]
+    return float((1 / ((near > own[:, None]).sum(axis=1) + 1)).mean())
+
+
 def test_alignment_writes_the_text_into_collaborative_vectors_and_neither_drowns_the_other() -> None:
     text, train = words(), tastes()
     plain, joined = sequence_vectors(train, ITEMS, 16, 0), sequence_vectors(train, ITEMS, 16, 0, text, 1.0)
     halves = (np.arange(ITEMS) >= ITEMS // 2).astype(int)
     assert separation(joined[MET], halves[MET]) > separation(plain[MET], halves[MET]) + 0.05
-    upper = np.triu_indices(int(MET.sum()), 1)
-    for source in (text[MET], plain[MET]):
-        assert spearmanr((joined[MET] @ joined[MET].T)[upper], (source @ source.T)[upper]).statistic > 0.2
+    assert nearness_of_readalikes(text, joined) > nearness_of_readalikes(text, plain)
+    strong = sequence_vectors(train, ITEMS, 16, 0, text, 8.0)
+    assert min(alike(strong, text), alike(strong, plain)) > 0.3
+    assert alike(np.hstack([10 * text, plain]), plain) < 0.1, "long text vectors beside short ones drown them"
     np.testing.assert_array_equal(plain, sequence_vectors(train, ITEMS, 16, 0, text, 0.0))
 
 

@@ -75,6 +75,15 @@ def test_the_suffix_is_the_rank_of_the_id_among_its_twins(small: RQKMeans) -> No
     assert table.codes[:, -1].tolist() == [2, 0, 0, 1]
 
 
+def test_the_popular_suffix_counts_the_most_popular_first(small: RQKMeans) -> None:
+    codes = np.array([[1, 1], [0, 0], [1, 1], [1, 1]])
+    table = assign(["c", "x", "a", "b"], codes, small, "popular-suffix", counts=np.array([5, 0, 9, 5]))
+    assert dict(zip(table.item_ids, table.codes[:, 2].tolist(), strict=True)) == {"a": 0, "b": 1, "c": 2, "x": 0}
+    assert append(table, ["z"], np.array([[1, 1]]), small).codes[-1].tolist() == [1, 1, 3]
+    with pytest.raises(SettingError, match="needs training interactions"):
+        assign(["a"], codes[:1], small, "popular-suffix")
+
+
 def test_shared_codes_stay_shared(small: RQKMeans) -> None:
     table = assign(["a", "b"], np.array([[1, 1], [1, 1]]), small, "shared")
     assert table.codes.tolist() == [[1, 1], [1, 1]]

@@ -5,8 +5,10 @@ import pytest
 import torch
 from contract import clustered_vectors
 
+from genrec.data.interactions import Histories
 from genrec.errors import DataError, SettingError
-from genrec.tokenizers.rq_vae import RQVAE, RQVAEConfig, contrast
+from genrec.tokenizers.autoencoder import contrast
+from genrec.tokenizers.rq_vae import RQVAE, RQVAEConfig
 
 SMALL = {"levels": 3, "codebook_size": 16, "hidden": (32,), "latent": 8, "steps": 400}
 
@@ -44,7 +46,7 @@ def test_pairs_teach_the_codes_what_people_do_in_one_stage() -> None:
     together = taste[:, None] == taste[None]
     alike = {}
     for weight in (0.0, 1.0):
-        made = RQVAE(RQVAEConfig(**SMALL, pair_weight=weight)).fit(vectors, pairs)
+        made = RQVAE(RQVAEConfig(**SMALL, pair_weight=weight)).fit(vectors, Histories.from_lists(list(pairs)))
         codes = made.encode(vectors)
         same = (codes[:, None, 0] == codes[None, :, 0]) & ~np.eye(300, dtype=bool)
         alike[weight] = same[together].mean() / same[~together].mean()
@@ -54,14 +56,16 @@ def test_pairs_teach_the_codes_what_people_do_in_one_stage() -> None:
     vectors[1] = vectors[0]
     swap[[0, 1]] = 1, 0
     quick = RQVAEConfig(**SMALL | {"steps": 20}, pair_weight=1.0)
-    first = RQVAE(quick).fit(vectors, np.array([[0, 5], [1, 9]]))
-    assert first.fingerprint == RQVAE(quick).fit(vectors[swap], np.array([[1, 5], [0, 9]])).fingerprint, "twins are one"
-    with pytest.raises(DataError, match="pairs must be"):
-        RQVAE(quick).fit(vectors, np.array([[0, 300]]))
-    with pytest.raises(SettingError, match="learns from pairs"):
+    first = RQVAE(quick).fit(vectors, Histories.from_lists([[0, 5], [1, 9]]))
+    assert first.fingerprint == RQVAE(quick).fit(vectors[swap], Histories.from_lists([[0, 9], [1, 5]])).fingerprint, (
+        "twins are one"
+    )
+    with pytest.raises(DataError, match="histories must hold rows"):
+        RQVAE(quick).fit(vectors, Histories.from_lists([[0, 300]]))
+    with pytest.raises(SettingError, match="learns from histories"):
         RQVAE(RQVAEConfig(**SMALL, pair_weight=1.0)).fit(vectors)
     with pytest.raises(DataError, match="no pair of different items"):
-        RQVAE(RQVAEConfig(**SMALL, pair_weight=1.0)).fit(vectors, np.array([[3, 3]]))
+        RQVAE(RQVAEConfig(**SMALL, pair_weight=1.0)).fit(vectors, Histories.from_lists([[3, 3]]))
 
 
 def test_the_contrast_is_small_for_pairs_that_agree_and_forgives_shared_items() -> None:
@@ -76,5 +80,5 @@ def test_the_contrast_is_small_for_pairs_that_agree_and_forgives_shared_items() 
 
 
 def test_a_codebook_larger_than_the_catalogue_is_refused() -> None:
-    with pytest.raises(SettingError, match="codebook_size must be at most the number of items, 5"):
+    with pytest.raises(SettingError, match="codebook_size must be at most the number of vectors, 5"):
         RQVAE(RQVAEConfig(**SMALL)).fit(clustered_vectors(items=5))
