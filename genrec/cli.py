@@ -266,6 +266,8 @@ def _tokenizers(args: argparse.Namespace) -> int:
     if len(set(names)) != len(names):
         names = [str(path) for path in args.recipes]
     recipes = {name: load_recipe(path, columns) for name, path in zip(names, args.recipes, strict=True)}
+    if args.json:
+        _check_writable(args.json)
     table, numbers = compare(recipes, args.items, args.interactions)
     print(table)
     if args.json:
@@ -279,6 +281,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from genrec.evaluation.evaluate import report_table
 
     _quiet_transformers()
+    if args.json:
+        _check_writable(args.json)
     _, events = _split_columns(args.columns)
     results = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
@@ -391,6 +395,12 @@ def _demo(args: argparse.Namespace) -> int:
     _quiet_transformers()
     run_demo(args.out)
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Told before the work, not after."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise SettingError(f"{path} cannot be written: it is a folder, or its folder does not exist.")
 
 
 def _write_table(table: Any, path: Path) -> None:

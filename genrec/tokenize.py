@@ -28,9 +28,9 @@ from genrec.data.splits import Split
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import title_column
 from genrec.errors import BundleError, DataError, SettingError
-from genrec.manifest import MANIFEST, read_manifest, write_json
+from genrec.manifest import read_manifest, write_json
 from genrec.published import CODES, PublishedCodes, read_codes
-from genrec.recipe import Recipe, build
+from genrec.recipe import DataConfig, Recipe, build
 from genrec.tables import Tables, hash_of_vectors, read_tables, split_histories
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import append, assign
@@ -174,8 +174,8 @@ def _publish(made: PublishedCodes, out: Path, split: Split | None, about: dict[s
     titles = [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()]
     page = html(found, made.table, meanings(made.table.codes[:, 0], titles, made.vectors), out.name)
     log.info("%s", found.summary())
-    if (out / MANIFEST).exists():
-        (out / MANIFEST).unlink()
+    # The old manifest stays until the new one takes its place: a folder that a crash left half written is refused by its
+    # hashes, and can still be replaced.
     for name in ("item_tokenizer", "embedder"):
         shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -230,6 +230,9 @@ def in_order_of(tables: Tables, published: PublishedCodes) -> Tables:
 
 def _read(items: Any, interactions: Any, recipe: Recipe) -> tuple[Catalogue, Split | None, dict[str, str]]:
     if interactions is None:
+        alone = replace(DataConfig(), items_columns=recipe.data.items_columns)
+        if recipe.data != alone:
+            raise SettingError("The recipe's data section says how to read and split interactions. Give --interactions.")
         catalogue = load_catalogue(items, recipe.data.items_columns)
         return catalogue, None, {"items": table_hash(catalogue.table)} | hash_of_vectors(recipe)
     tables = read_tables(items, interactions, recipe)

@@ -122,6 +122,23 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, tmp_path: Path
         fit(shop[0].table, shop[1].table, tmp_path / "other", load_recipe(overrides={"text.template": "{title}"}), codes=out)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.split": "global-time"}, "data section .* Give --interactions"),
+        ({"text.aligned_width": 8}, "of text.fusion 'aligned'"),
+        ({"text.item_vectors_weight": 2.0}, "beside the text"),
+        ({"text.collaborative": "graph"}, "needs text.collaborative_width above 0"),
+        ({"tokenizer.rq_kmeans.balanced": True, "tokenizer.rq_kmeans.codebook_size": 8192}, "at most 4096"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, Any], message: str, shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=message):
+        tokenize(
+            shop[0].table, None, tmp_path / "codes", load_recipe(overrides=TEXT | {"text.collaborative_width": 0} | settings)
+        )
+
+
 def test_without_interactions_text_alone_makes_codes(shop: Shop, tmp_path: Path) -> None:
     recipe = load_recipe(overrides=QUICK)
     with pytest.raises(SettingError, match="item vectors need interactions"):
@@ -141,6 +158,24 @@ def test_a_folder_in_use_is_refused_and_nothing_foreign_is_deleted(codes: Path, 
     assert (tmp_path / "mine.txt").read_text() == "mine"
     with pytest.raises(BundleError, match="is a file"):
         tokenize(shop[0].table, shop[1].table, tmp_path / "mine.txt", load_recipe(overrides=QUICK))
+
+
+def test_codes_that_a_crash_left_half_written_are_refused_and_can_be_replaced(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(overrides=QUICK)
+    out = tokenize(shop[0].table, shop[1].table, tmp_path / "codes", recipe)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("genrec.published.write_manifest", crash)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(shop[0].table, shop[1].table, out, load_recipe(overrides=QUICK | {"seed": 1}), overwrite=True)
+    with pytest.raises(BundleError):
+        read_codes(out)
+    read_codes(tokenize(shop[0].table, shop[1].table, out, recipe, overwrite=True))
 
 
 def test_replacing_codes_leaves_what_somebody_else_put_beside_them(shop: Shop, tmp_path: Path) -> None:
@@ -195,6 +230,8 @@ def test_the_command_line_makes_compares_and_continues_codes(
     shared = tmp_path / "shared.yaml"
     shared.write_text(recipe.read_text().replace("tokenizer: {", "tokenizer: {collision_policy: shared, "))
     numbers = tmp_path / "numbers.json"
+    assert main(["tokenizers", "compare", str(recipe), *tables, "--json", str(tmp_path / "nowhere" / "x.json")]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err
     assert main(["tokenizers", "compare", str(recipe), str(shared), *tables, "--json", str(numbers)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["mine", "shared"]

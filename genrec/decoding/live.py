@@ -305,6 +305,7 @@ class LiveCatalogue:
     def _elsewhere(self, codes: np.ndarray, encoded: np.ndarray) -> np.ndarray:
         """Which items [n] would get other codes, as far as the collision policy leaves them where they are: bool [n]."""
         kept = encoded.shape[1] - (check_policy("collision_policy", self.policy)[0] in MOVING)
+        kept = kept or 1  # one level that the policy moves is all there is to see
         return (codes[:, :kept] != encoded[:, :kept]).any(axis=1)
 
     def _below(self, prefix: tuple[int, ...]) -> np.ndarray:

@@ -60,6 +60,16 @@ class EmbeddingConfig:
         for name in ("item_vectors_weight", "collaborative_weight", "alignment"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"text.{name} must be 0 or more, got {getattr(self, name)}.")
+        if self.fusion == "concatenate" and self.aligned_width != type(self).aligned_width:
+            raise SettingError("text.aligned_width is of text.fusion 'aligned'. Set that, or leave the width out.")
+        if self.item_vectors_weight != 1 and (self.fusion == "aligned" or not self.item_vectors):
+            raise SettingError(
+                "text.item_vectors_weight is for text.item_vectors beside the text; with text.fusion 'aligned' a gate weighs "
+                "them. "
+                "Leave it out."
+            )
+        if self.collaborative != "cooccurrence" and not self.collaborative_width:
+            raise SettingError(f"text.collaborative {self.collaborative!r} needs text.collaborative_width above 0, got 0.")
         if self.alignment and self.collaborative != "sequence":
             raise SettingError(f"text.alignment needs text.collaborative 'sequence', got {self.collaborative!r}.")
 

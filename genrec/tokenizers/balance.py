@@ -12,6 +12,7 @@ import numpy as np
 
 ROUNDS = 10  # of handicaps, then centroids
 STEPS = 100  # of the handicaps in each round
+MOST_BALANCED = 4096  # centroids: with more, the distances of the sample are gigabytes
 SAMPLE = 50_000  # vectors that the handicaps are found on
 
 

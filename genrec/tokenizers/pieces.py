@@ -87,7 +87,7 @@ class CodePieces:
             )  # fmt: skip
         except RuntimeError as error:
             raise SettingError(
-                f"SentencePiece cannot make {self.vocabulary} pieces of {len(lines)} items: {str(error).splitlines()[0]} "
+                f"SentencePiece cannot make {self.vocabulary} pieces of {len(lines)} items: {str(error).partition(chr(10))[0]} "
                 "Lower the vocabulary."
             ) from None
         self.model = model.getvalue()

@@ -7,13 +7,16 @@ Legend: `N` items, `L` levels, `D` vector width, `S` sampled items or pairs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from genrec.data.interactions import Histories
+from genrec.data.splits import Targets
 
-SAMPLE = 2_000  # items whose neighbours are looked at: an error of about one point
+SAMPLE = 2_000  # items whose neighbours are looked at, and users asked: an error of about one point
+COMPARISONS, LEAST, LONGEST = 40_000_000, 200, 50  # users times items, users at least, items of a history
 
 
 def tuple_counts(codes: np.ndarray) -> np.ndarray:
@@ -56,6 +59,14 @@ def gini(counts: np.ndarray, possible: float | None = None) -> float:
     # so tuples in use are numbers 1 .. used from the upper end, and N may be far larger than an array could be.
     from_above = np.arange(used, 0, -1)
     return float((n + 1) / n - 2.0 * (counts * from_above).sum() / (n * total))
+
+
+def fewer(questions: Targets, items: int, seed: int) -> Targets:
+    """Questions whose hit rates can be measured in minutes, each history item against the whole catalogue: `SAMPLE` of them,
+    fewer where the catalogue is huge, with the latest `LONGEST` items of each history.
+    """
+    chosen = questions.sample(int(np.clip(COMPARISONS / items, LEAST, SAMPLE)), seed)
+    return replace(chosen, histories=Histories.from_lists([history[-LONGEST:] for history in chosen.histories.to_lists()]))
 
 
 def embedding_hit_rate(

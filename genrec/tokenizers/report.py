@@ -159,7 +159,7 @@ def measure(
         correlation = quality.behaviour_correlation(own, train, ordered, PAIRS, seed)
         lift = quality.behaviour_lift(own, train, seed=seed)
     if questions is not None and len(questions):
-        asked = questions.sample(quality.SAMPLE, seed)
+        asked = quality.fewer(questions, len(codes), seed)
         hits = quality.embedding_hit_rate(vectors, asked.histories, asked.items)
         hits_decoded = quality.embedding_hit_rate(decoded, asked.histories, asked.items)
         hits_codes = quality.code_hit_rate(own, asked.histories, asked.items, ordered)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories
 from genrec.errors import SettingError, check_integer
-from genrec.tokenizers.balance import balanced
+from genrec.tokenizers.balance import MOST_BALANCED, balanced
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.residual import last_distances, nearest, residual_codes, sum_of_codes
 
@@ -40,6 +40,12 @@ class RQKMeansConfig:
         check_integer("seed", self.seed, 0, 2**31 - 1)
         if self.codebook_size != "auto":
             check_integer("codebook_size", self.codebook_size, 2, 65_536)
+            if self.balanced and self.codebook_size > MOST_BALANCED:
+                raise SettingError(
+                    f"balanced takes a codebook_size of at most {MOST_BALANCED}, got {self.codebook_size}: it weighs every "
+                    "code "
+                    "against every item. Use more levels instead."
+                )
 
 
 class RQKMeans(ItemTokenizer):

@@ -128,7 +128,7 @@ def test_every_source_gives_vectors_for_the_catalogue_and_for_items_to_come(
         "tfidf-svd",
         item_vectors=str(images),
         fusion=fusion,
-        aligned_width=8,
+        **({"aligned_width": 8} if fusion == "aligned" else {}),
         collaborative=collaborative,
         collaborative_width=4,
     )  # type: ignore[arg-type]

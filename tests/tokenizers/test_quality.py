@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.data.interactions import Histories
+from genrec.data.splits import Targets
 from genrec.tokenizers import quality
 from genrec.tokenizers.collisions import assign
 from genrec.tokenizers.rq_kmeans import RQKMeans, RQKMeansConfig
@@ -57,6 +58,15 @@ def test_embedding_hit_rate_finds_duplicates_and_is_chance_for_noise() -> None:
     far = quality.embedding_hit_rate(vectors, users, random.permutation(200), k=20, neighbours=200)
     assert far == pytest.approx(20 / 199, abs=0.06)
     assert quality.embedding_hit_rate(vectors, histories([]), np.array([3])) == 0.0
+
+
+def test_a_huge_catalogue_is_asked_fewer_and_shorter_questions() -> None:
+    asked = Targets(Histories.from_lists([np.arange(80)] * 3000), np.zeros(3000, np.int64))
+    assert len(quality.fewer(asked, 12_000, 0)) == quality.SAMPLE
+    assert len(quality.fewer(asked, 100_000, 0)) == 400
+    few = quality.fewer(asked, 10_000_000, 0)
+    assert len(few) == quality.LEAST
+    assert few.histories[7].tolist() == list(range(30, 80)), "the latest of them"
 
 
 def test_caps_on_collisions_lower_gini_in_the_order_that_forge_reports() -> None:
