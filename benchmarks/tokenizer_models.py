@@ -43,10 +43,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--questions", type=int, default=5000, help="test questions, drawn at random; 0 for all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--names", nargs="*", metavar="RECIPE", help="only these")
+    parser.add_argument("--distillation", type=float, default=0.0, help="weight of training.distillation")
     parser.add_argument("--more-seeds", nargs="*", default=[], metavar="RECIPE", help="train these with three seeds")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    names = sorted(folder.name for folder in arguments.codes.iterdir() if folder.is_dir())
+    names = sorted(
+        folder.name
+        for folder in arguments.codes.iterdir()
+        if folder.is_dir() and folder.name in (arguments.names or [folder.name])
+    )
     made: dict[str, list[Bundle]] = {}
     for seed in range(3):
         for name in names:
@@ -62,7 +68,12 @@ def trained(name: str, seed: int, arguments: argparse.Namespace) -> Bundle:
         return read_bundle(out)
     except BundleError:
         pass
-    settings = {"seed": seed, "training.epochs": arguments.epochs, "evaluation.max_questions": arguments.questions}
+    settings = {
+        "seed": seed,
+        "training.distillation": arguments.distillation,
+        "training.epochs": arguments.epochs,
+        "evaluation.max_questions": arguments.questions,
+    }
     fit(arguments.items, arguments.interactions, out, load_recipe(None, DECODER | settings), codes=arguments.codes / name)
     return read_bundle(out)
 

@@ -76,7 +76,7 @@ def fit(
     )  # fmt: skip
 
     if published:
-        embedder, tokenizer, table = published.embedder, published.tokenizer, published.table
+        embedder, tokenizer, table, vectors = published.embedder, published.tokenizer, published.table, published.vectors
     else:
         embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
         tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
@@ -88,7 +88,9 @@ def fit(
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     snapshot = Snapshot(index, table.codes)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
-    trained = train(model, layout, snapshot, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed)
+    trained = train(
+        model, layout, snapshot, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed, vectors
+    )
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
 
     model = merged(model)

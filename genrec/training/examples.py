@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from genrec.data.interactions import Histories
 from genrec.models.tokens import TokenLayout, write_histories
+from genrec.training.distillation import item_ends
 
 IGNORED = -100  # the label that Hugging Face models leave out of the loss
 
@@ -74,14 +75,16 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class Collator:
-    """Windows -> `input_ids`, `attention_mask`, `labels`, each int64 [B, T]."""
+    """Windows -> `input_ids`, `attention_mask`, `labels` and, on request, `items` (see distillation.py), each int64 [B, T]."""
 
-    def __init__(self, codes: np.ndarray, layout: TokenLayout) -> None:
-        self.codes, self.layout = codes, layout
+    def __init__(self, codes: np.ndarray, layout: TokenLayout, items: bool = False) -> None:
+        self.codes, self.layout, self.items = codes, layout, items
 
     def __call__(self, windows: list[np.ndarray]) -> dict[str, torch.Tensor]:
         tokens, mask = write_histories(windows, self.codes, self.layout)
         labels = np.where(mask, tokens, IGNORED)
         labels[tokens == self.layout.start] = IGNORED  # nothing comes before it, and nobody has to predict it
         batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
+        if self.items:
+            batch["items"] = item_ends(windows, self.layout.levels)
         return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -35,6 +36,7 @@ from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
+from genrec.training.distillation import Distillation
 from genrec.training.examples import Collator, HistoryWindows, LengthBatches
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class TrainingConfig:
     weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
     fp32. windows_per_user: stretches of max_history + 1 items that one history gives, the latest ones; 0 for all.
+    distillation: weight of a loss that lets the model's
+    state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
     validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
     """
 
@@ -61,6 +65,7 @@ class TrainingConfig:
     max_history: int = 20
     windows_per_user: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    distillation: float = 0.0
     validation_users: int = 2000
     validation_beam: int = 20
 
@@ -74,8 +79,9 @@ class TrainingConfig:
             raise SettingError(f"training.learning_rate must be above 0 and below 1, got {self.learning_rate}.")
         if not 0 <= self.warmup < 1:
             raise SettingError(f"training.warmup must be from 0 to below 1 (a share of all steps), got {self.warmup}.")
-        if self.weight_decay < 0:
-            raise SettingError(f"training.weight_decay must be 0 or more, got {self.weight_decay}.")
+        for name in ("weight_decay", "distillation"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"training.{name} must be 0 or more, got {getattr(self, name)}.")
 
     @property
     def bf16(self) -> bool:
@@ -135,6 +141,18 @@ class RecommendationTrainer(Trainer):
         loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
         return self.accelerator.prepare(loader)
 
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The language model's loss and, where the model has a head for it, that of distillation."""
+        items = inputs.pop("items", None)
+        if items is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = inputs | {"output_hidden_states": True}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = loss + self.accelerator.unwrap_model(model).distillation(outputs.hidden_states[-1], items)
+        return (loss, outputs) if return_outputs else loss
+
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search."""
         rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)  # puts the model to eval and back
@@ -157,11 +175,17 @@ def train(
     folder: Path,
     exclude_seen: bool,
     seed: int = 0,
+    vectors: np.ndarray | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave it at its best validation score. Checkpoints live in `folder`.
 
-    snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before.
+    snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
+    [N, D], needed for distillation.
     """
+    if config.distillation:
+        if vectors is None or hasattr(model, "merge_and_unload"):
+            raise SettingError("training.distillation needs item vectors and a model whose weights are all trained (no LoRA).")
+        model.distillation = Distillation(model.config.hidden_size, vectors, config.distillation)
     windows = HistoryWindows(split.train, config.max_history, config.windows_per_user)
     batches = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
     questions = split.validation.sample(config.validation_users, seed)
@@ -197,7 +221,7 @@ def train(
         model=model,
         args=arguments,
         train_dataset=windows,
-        data_collator=Collator(snapshot.codes, layout),
+        data_collator=Collator(snapshot.codes, layout, items=config.distillation > 0),
         callbacks=[EarlyStoppingCallback(config.patience), MarkComplete()],
         batches=batches,
         ranker=ranker,
@@ -214,6 +238,8 @@ def train(
         trainer._load_best_model()
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if config.distillation:
+        del model.distillation  # it has done its work: what is served is the language model alone
     state = trainer.state
     history = [entry for entry in state.log_history if f"eval_{METRIC}" in entry]
     best = max(history, key=lambda entry: entry[f"eval_{METRIC}"])

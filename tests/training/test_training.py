@@ -15,6 +15,7 @@ from genrec.errors import SettingError
 from genrec.models.decoder import ModelConfig, build_decoder
 from genrec.models.tokens import TokenLayout
 from genrec.training import trainer as trainer_module
+from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
 from genrec.training.trainer import TrainingConfig, TrainingResult, train
 
@@ -30,12 +31,14 @@ def walkers(users: int = 120, seed: int = 0) -> Split:
     return leave_one_out(Histories.from_lists([walk[: random.integers(4, 13)] for walk in walks]))
 
 
-def run(folder: Path, split: Split | None = None, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
+def run(
+    folder: Path, split: Split | None = None, vectors: np.ndarray | None = None, **settings: object
+) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
     model, layout = build_decoder(ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1), SIZES, 64)
-    result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, exclude_seen=False)
+    result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, False, 0, vectors)
     return model, result
 
 
@@ -47,8 +50,45 @@ def test_training_learns_what_comes_next(tmp_path: Path) -> None:
     assert scores[0] < result.best
 
 
-def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, expected = run(tmp_path / "whole")
+def test_item_ends_are_where_the_last_code_of_each_item_stands() -> None:
+    windows = [np.array([3, 7, 9]), np.array([5])]
+    batch = Collator(CODES, TokenLayout.from_scratch(SIZES), items=True)(windows)
+    assert batch["items"].tolist() == [[-1, -1, 3, -1, 7, -1, 9], [-1, -1, -1, -1, -1, -1, 5]]
+    assert batch["items"].shape == batch["input_ids"].shape
+
+
+def test_distillation_teaches_the_model_and_not_the_teachers() -> None:
+    torch.manual_seed(0)
+    vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    distillation = Distillation(8, vectors, 0.5)
+    states = torch.randn(2, 5, 8, requires_grad=True)
+    items = torch.tensor([[-1, -1, 3, -1, 4], [-1, -1, -1, -1, 3]])
+    distillation(states, items).backward()
+    assert states.grad is not None
+    assert (states.grad.abs().sum(dim=2) > 0).tolist() == (items >= 0).tolist()
+    assert distillation.head.weight.grad is not None
+    assert not distillation.get_buffer("teachers").requires_grad
+    assert [name for name, _ in distillation.named_parameters()] == ["head.weight"]
+    twice = Distillation(8, vectors, 1.0)
+    twice.load_state_dict(distillation.state_dict())
+    assert twice(states, items).item() == pytest.approx(2 * distillation(states, items).item())
+
+
+def test_distillation_changes_weights_and_nothing_else(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    plain, _ = run(tmp_path / "plain", epochs=1)
+    taught, _ = run(tmp_path / "taught", vectors=vectors, epochs=1, distillation=0.5)
+    shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in (plain, taught)]
+    assert shapes[0] == shapes[1]
+    assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), taught.parameters(), strict=True))
+    with pytest.raises(SettingError, match="distillation needs item vectors"):
+        run(tmp_path / "none", distillation=0.5)
+
+
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distillation: float) -> None:
+    vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    whole, expected = run(tmp_path / "whole", vectors=vectors, distillation=distillation)
     calls = {"left": int(2.5 * expected.steps / 4)}
     collate = Collator.__call__
 
@@ -61,12 +101,12 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(Collator, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "killed")
+            run(tmp_path / "killed", vectors=vectors, distillation=distillation)
     [last, *_] = sorted((tmp_path / "killed").glob("checkpoint-*"), reverse=True)
     half_written = last.with_name("checkpoint-999")
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text('{"best_met')
-    resumed, result = run(tmp_path / "killed")
+    resumed, result = run(tmp_path / "killed", vectors=vectors, distillation=distillation)
     assert result.steps == expected.steps
     assert [e["eval_ndcg@10"] for e in result.history] == [e["eval_ndcg@10"] for e in expected.history]
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
