@@ -101,10 +101,11 @@ def _add_tokenizers(verb: argparse.ArgumentParser) -> None:
     compare.add_argument("recipes", nargs="+", type=Path, metavar="YAML")
     _tables(compare, interactions=False)
     compare.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    about = "How many items have other codes in the second table than in the first."
+    about = "How many items have other codes in the second table than in the first, and which."
     diff = actions.add_parser("diff", help=about, description=about, allow_abbrev=False)
     diff.add_argument("old", type=Path, metavar="OLD", help="a folder of codes or a bundle")
     diff.add_argument("new", type=Path, metavar="NEW")
+    diff.add_argument("--out", type=Path, metavar="FILE", help="write what moved, an item a line (.parquet, .csv or .jsonl)")
 
 
 def _add_settings(verb: argparse.ArgumentParser, sections: Sequence[str]) -> None:
@@ -259,6 +260,11 @@ def _tokenizers(args: argparse.Namespace) -> int:
         print(f"generation {old.generation} -> {new.generation}, {made}")
         print(f"{found.unchanged} items keep their codes, {found.changed} have others, ", end="")
         print(f"{found.added} are new, {found.removed} gone")
+        if found.together is not None:
+            print(f"{found.together:.1%} of the pairs of items that shared their first code still share one")
+        if args.out:
+            _write_table(found.moved, args.out)
+            print(f"What moved is written to {args.out}")
         return 0
     items, events = _split_columns(args.columns)
     columns = ({"data.items_columns": items} if items else {}) | ({"data.interactions_columns": events} if events else {})

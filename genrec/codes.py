@@ -133,18 +133,46 @@ class CodeTable:
 
 @dataclass(frozen=True)
 class CodeDiff:
-    """How two tables differ, in items: `changed` have other codes, `added` and `removed` are in one only."""
+    """How two tables differ, in items: `changed` have other codes, `added` and `removed` are in one only. together: of the
+    pairs of items that shared their first code before, the share that still do, whatever that code is called now; None where
+    no pair did. moved: a row per item that is not unchanged, with `item_id`, `change` ("changed", "added", "removed"), `before`
+    and `after` (codes with dashes between them) and `kept` (codes that are the same from the first on).
+    """
 
     unchanged: int
     changed: int
     added: int
     removed: int
+    together: float | None
+    moved: pa.Table
 
 
 def diff(old: CodeTable, new: CodeTable) -> CodeDiff:
     """Compare two code tables by item id; tables with different numbers of levels share no code."""
     before = dict(zip(old.item_ids.tolist(), map(tuple, old.codes.tolist()), strict=True))
     after = dict(zip(new.item_ids.tolist(), map(tuple, new.codes.tolist()), strict=True))
-    common = before.keys() & after.keys()
-    same = sum(before[i] == after[i] for i in common)
-    return CodeDiff(same, len(common) - same, len(after) - len(common), len(before) - len(common))
+    rows = []
+    for item in before | after:
+        a, b = before.get(item, ()), after.get(item, ())
+        if a != b:
+            change = "changed" if a and b else "added" if b else "removed"
+            kept = next((level for level, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            rows.append((item, change, "-".join(map(str, a)), "-".join(map(str, b)), kept))
+    names = ["item_id", "change", "before", "after", "kept"]
+    columns = [pa.array(column, kind) for column, kind in zip(
+        zip(*rows, strict=True) if rows else [[]] * len(names), [pa.string()] * 4 + [pa.int64()], strict=True
+    )]  # fmt: skip
+    count = {kind: sum(row[1] == kind for row in rows) for kind in ("changed", "added", "removed")}
+    common = [item for item in before if item in after]
+    first = np.array([(before[item][0], after[item][0]) for item in common], np.int64).reshape(-1, 2)
+    groups, stayed = _pairs_alike(first[:, :1]), _pairs_alike(first)
+    return CodeDiff(
+        len(common) - count["changed"], count["changed"], count["added"], count["removed"],
+        stayed / groups if groups else None, pa.table(columns, names=names),
+    )  # fmt: skip
+
+
+def _pairs_alike(rows: np.ndarray) -> int:
+    """How many pairs of rows are equal."""
+    counts = np.unique(rows, axis=0, return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())

@@ -81,3 +81,19 @@ def test_diff_counts_items() -> None:
     new = CodeTable(np.array(["b", "ç🙂", "d"], object), np.array([[1, 1], [2, 1], [0, 0]]), (3, 2), "shared", "x")
     changes = diff(table(), new)
     assert (changes.unchanged, changes.changed, changes.added, changes.removed) == (1, 1, 1, 1)
+    assert changes.together is None, "no two items of both tables shared their first code"
+    moved = {row.pop("item_id"): row for row in changes.moved.to_pylist()}
+    assert {item: row["change"] for item, row in moved.items()} == {"a": "removed", "ç🙂": "changed", "d": "added"}
+    assert moved["ç🙂"] == {"change": "changed", "before": "2-0", "after": "2-1", "kept": 1}
+    assert moved["d"] == {"change": "added", "before": "", "after": "0-0", "kept": 0}
+
+
+def test_diff_sees_through_new_names_of_the_same_codes() -> None:
+    ids = np.array(list("abcde"), object)
+    old = CodeTable(ids, np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]]), (3, 3), "shared", "x")
+    renamed = CodeTable(ids, np.array([[2, 0], [2, 1], [2, 2], [0, 0], [0, 1]]), (3, 3), "shared", "y")
+    assert (diff(old, renamed).changed, diff(old, renamed).together) == (5, 1.0)
+    parted = CodeTable(ids, np.array([[0, 0], [0, 1], [2, 2], [1, 0], [2, 1]]), (3, 3), "shared", "y")
+    assert diff(old, parted).together == 0.25, "of four pairs, a and b are left"
+    assert diff(old, parted).moved.column("kept").to_pylist() == [0, 0]
+    assert diff(old, old).moved.num_rows == 0

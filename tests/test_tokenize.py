@@ -236,8 +236,12 @@ def test_the_command_line_makes_compares_and_continues_codes(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["mine", "shared"]
     assert set(json.loads(numbers.read_text())) == {"mine", "shared"}
-    assert main(["tokenizers", "diff", str(out), str(out)]) == 0
-    assert "80 items keep their codes, 0 have others" in capsys.readouterr().out
+    moved = tmp_path / "moved.csv"
+    assert main(["tokenizers", "diff", str(out), str(out), "--out", str(moved)]) == 0
+    told = capsys.readouterr().out
+    assert "80 items keep their codes, 0 have others" in told
+    assert "100.0% of the pairs of items that shared their first code still share one" in told
+    assert moved.read_text().splitlines() == ['"item_id","change","before","after","kept"']
     assert main(["tokenizers", "diff", str(out), str(tmp_path / "nowhere")]) == 2
     assert "is not a code table" in capsys.readouterr().err
     assert main(["tokenize", "--items", tables[1], "--append-to", str(out), "--out", str(tmp_path / "b"), "--seed", "1"]) == 2
