@@ -3,8 +3,6 @@
 In: a `Quality`, the code table, what the codes mean. Out: HTML as text. Whatever the catalogue holds is escaped.
 """
 
-import io
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -12,15 +10,12 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from genrec.codes import CodeTable
+from genrec.plots import COLOUR, plot
 from genrec.tokenizers import quality
 from genrec.tokenizers.meaning import Meaning
 from genrec.tokenizers.report import Quality
-
-INK = "#7a8699"  # reads on light and on dark
-COLOUR = "#3b82c4"
 
 
 def html(found: Quality, table: CodeTable, meaning: list[Meaning], title: str) -> str:
@@ -28,8 +23,8 @@ def html(found: Quality, table: CodeTable, meaning: list[Meaning], title: str) -
     template = Environment(autoescape=True).from_string((files("genrec.tokenizers") / "page.html.jinja").read_text("utf-8"))
     return template.render(
         title=title, quality=found, table=table, meanings=meaning, numbers=_numbers(found),
-        usage=_plot(lambda ax: _usage(ax, found, table)), groups=_plot(lambda ax: _groups(ax, table)),
-        hits=_plot(lambda ax: _hits(ax, found)) if found.embedding_hit_rate is not None else "",
+        usage=plot(lambda ax: _usage(ax, found, table)), groups=plot(lambda ax: _groups(ax, table)),
+        hits=plot(lambda ax: _hits(ax, found)) if found.embedding_hit_rate is not None else "",
     )  # fmt: skip
 
 
@@ -40,28 +35,6 @@ def _numbers(found: Quality) -> dict[str, str]:
         return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
     return {name: text(value) for name, value in asdict(found).items()}
-
-
-def _plot(draw: Callable[[Axes], None]) -> str:
-    """An SVG of one plot."""
-    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
-    figure.patch.set_alpha(0)
-    ax = figure.add_subplot()
-    ax.patch.set_alpha(0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.tick_params(colors=INK, labelsize=8)
-    draw(ax)
-    for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-        text.set(color=INK, fontsize=9)
-    if legend := ax.get_legend():
-        legend.get_frame().set_alpha(0)
-        for text in legend.get_texts():
-            text.set(color=INK, fontsize=8)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]
 
 
 def _usage(ax: Axes, found: Quality, table: CodeTable) -> None:
