@@ -1,0 +1,113 @@
+"""Everything that `genrec evaluate` tells, put together: table with tests, slices, lists, leaks, examples.
+
+In: results on the same questions and what is known about the items. Out: a `Report`, which page.py draws and `to_dict` writes.
+
+Legend: `M` questions, `N` items, `D` vector width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from genrec.data.splits import Targets
+from genrec.evaluation.compare import Compared, compare
+from genrec.evaluation.evaluate import Result
+from genrec.evaluation.leaks import Leak
+from genrec.evaluation.lists import ListContext, ListQuality, measure_lists
+from genrec.evaluation.saved import Evaluation
+from genrec.evaluation.slices import SliceRow, slice_table, slices_of
+
+EXAMPLES = 4  # of each kind
+LATEST, SHOWN = 6, 5  # items of a history, and of a list, that an example shows
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question in words. history: titles, the latest last; place: of the answer in the list, 0 at the top, -1 not in it."""
+
+    user: str
+    history: list[str]
+    earlier: int
+    answer: str
+    list: list[str]
+    place: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """protocol: "masked" or "unmasked", of everything but the results themselves. slices and lists: by ranker; slices of the model
+    and of the best other one.
+    """
+
+    evaluation: Evaluation
+    protocol: str
+    compared: list[Compared]
+    slices: dict[str, list[SliceRow]]
+    lists: dict[str, ListQuality]
+    leaks: list[Leak]
+    good: list[Example]
+    bad: list[Example]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, without the examples, which name people."""
+        return {
+            "protocol": self.protocol,
+            "compared": [asdict(row) | {"verdict": row.verdict} for row in self.compared],
+            "slices": {name: [asdict(row) for row in rows] for name, rows in self.slices.items()},
+            "lists": {name: asdict(found) for name, found in self.lists.items()},
+            "leaks": [asdict(leak) for leak in self.leaks],
+        }
+
+
+def full_report(
+    evaluation: Evaluation,
+    questions: Targets,
+    context: ListContext,
+    titles: Sequence[str],
+    leaks: Sequence[Leak],
+    protocol: str,
+    seed: int = 0,
+) -> Report:
+    """protocol: which lists are looked at closely. titles: of the items, [N]. context: what else is known about them."""
+    results = evaluation.results
+    model, *others = results
+    slices = slices_of(questions, context.counts, context.categories)
+    k = max(model.ks)
+    best = max(others, key=lambda result: result.metrics[protocol][f"ndcg@{k}"].mean, default=None)
+    return Report(
+        evaluation,
+        protocol,
+        compare(results, k=k, protocol=protocol, seed=seed),
+        {result.name: slice_table(result, slices, protocol, k=k, seed=seed) for result in (model, best) if result is not None},
+        {
+            result.name: measure_lists(
+                result.rows[protocol], questions.histories, context, questions.items,
+                result.per_question(protocol, "ndcg", k),
+            )
+            for result in results
+        },
+        list(leaks),
+        *(examples(model, questions, titles, protocol, hit, seed) for hit in (True, False)),
+    )  # fmt: skip
+
+
+def examples(
+    result: Result, questions: Targets, titles: Sequence[str], protocol: str, hit: bool, seed: int = 0, many: int = EXAMPLES
+) -> list[Example]:
+    """Questions drawn at random among those whose answer came first (hit) or was not in the list, longer histories first choice."""
+    positions = result.positions[protocol]
+    chosen = np.flatnonzero(positions == 0 if hit else positions < 0)
+    told = chosen[questions.histories.lengths[chosen] >= 3]  # a history of one or two says little to a reader
+    chosen = told if len(told) >= many else chosen
+    chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:many])
+    found = []
+    for row in chosen:
+        history = questions.histories[row]
+        shown = [item for item in result.rows[protocol][row][:SHOWN] if item >= 0]
+        found.append(Example(
+            str(result.users[row]), [titles[item] for item in history[-LATEST:]], max(0, len(history) - LATEST),
+            titles[questions.items[row]], [titles[item] for item in shown], int(positions[row]),
+        ))  # fmt: skip
+    return found

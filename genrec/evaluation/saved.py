@@ -1,0 +1,88 @@
+"""An evaluation on disk: what was measured, and the place of every target, so that it can be compared with another one later.
+
+In: results on the same questions. Out: a folder with `evaluation.json` (numbers, for people and programs) and
+`questions.parquet` (one row per question: user, target, and where each ranker put it). `genrec compare` reads such folders.
+
+Legend: `M` questions.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec.errors import BundleError, DataError
+from genrec.evaluation.evaluate import Result
+from genrec.evaluation.statistics import Estimate
+
+FORMAT = 1
+NUMBERS, QUESTIONS = "evaluation.json", "questions.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """results: of the model first, then of the baselines. targets: item ids, object [M]. about: what else is known about the
+    run (hashes of the data, split, part, seed), JSON-able.
+    """
+
+    results: Sequence[Result]
+    targets: np.ndarray
+    about: dict[str, Any]
+
+    @property
+    def questions(self) -> str:
+        """SHA-256 of who was asked and what the answers are: 64 hex digits. Only results with the same one can be compared."""
+        digest = hashlib.sha256()
+        for text in (*self.results[0].users.tolist(), "", *self.targets.tolist()):
+            digest.update(f"{len(text.encode())}:".encode() + text.encode())
+        return digest.hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single questions, JSON-able."""
+        results = [result.to_dict() for result in self.results]
+        return {"format": FORMAT, "about": self.about, "questions": self.questions, "results": results}
+
+    def save(self, folder: Path) -> None:
+        """Write both files. Raises `DataError` for two results of one name: nobody could tell them apart later."""
+        names = [result.name for result in self.results]
+        if len(set(names)) != len(names):
+            raise DataError(f"Results must have different names, got {names}.")
+        columns = {"user_id": pa.array(self.results[0].users, pa.string()), "item_id": pa.array(self.targets, pa.string())}
+        for result in self.results:
+            for protocol, positions in result.positions.items():
+                columns[f"{result.name}, {protocol}"] = pa.array(positions.astype(np.int32))
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), folder / QUESTIONS)
+        (folder / NUMBERS).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """What `Evaluation.save` wrote; the lists themselves (`Result.rows`) are not kept. Raises `BundleError`."""
+    try:
+        numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+        table = pq.read_table(folder / QUESTIONS)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{folder} holds no evaluation that can be read ({error}). `genrec evaluate BUNDLE --out {folder}` makes one."
+        ) from None
+    if not isinstance(numbers, dict) or numbers.get("format") != FORMAT:
+        raise BundleError(f"{folder / NUMBERS} is not of format {FORMAT}, which this genrec reads. Evaluate again.")
+    users, targets = (np.array(table.column(name).to_pylist(), object) for name in ("user_id", "item_id"))
+    results = []
+    for found in numbers["results"]:
+        places = {p: table.column(f"{found['name']}, {p}").to_numpy().astype(np.int64) for p in found["metrics"]}
+        metrics = {p: {m: Estimate(**e) for m, e in values.items()} for p, values in found["metrics"].items()}
+        results.append(Result(
+            found["name"], tuple(found["ks"]), users, {}, places, metrics, found["repeated_targets"], found["seconds"],
+            found["illegal_rate"],
+        ))  # fmt: skip
+    evaluation = Evaluation(results, targets, numbers["about"])
+    if evaluation.questions != numbers["questions"]:
+        raise BundleError(f"The files in {folder} are not of one evaluation. Copy the folder again.")
+    return evaluation
