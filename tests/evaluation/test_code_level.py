@@ -70,7 +70,7 @@ def test_counting_alike_items_as_hits_differs_from_ours_by_exactly_what_was_plan
 
 
 def test_places_that_the_lists_do_not_have_are_refused() -> None:
-    with pytest.raises(SettingError, match="ks must be an integer from 1 to 2, got 10"):
+    with pytest.raises(SettingError, match="ks must be an integer from 1 to 2, got 5"):
         code_level(np.array([[0, 1]]), np.array([0]), CODES)
 
 
