@@ -40,6 +40,7 @@ EDITABLE = frozenset({SERVING})
 class Settings:
     """Frozen with the weights. base, sizes, start, pad: the token layout. max_history: items the model reads.
     repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
+    split: the recipe's settings of the split, by name.
     """
 
     base: int

@@ -48,7 +48,9 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 
 ## Measured
 
-Item level, full ranking, split `{recipe.data.split}`; the model was chosen on validation and scored once on test.
+Item level, full ranking, split `{recipe.data.split}`, {
+        recipe.data.questions
+    } questions; the model was chosen on validation and scored once on test.
 
 {report_table(results)}
 

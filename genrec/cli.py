@@ -126,6 +126,10 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--part", choices=["validation", "test"], default="test")
     verb.add_argument("--beam-width", type=int, metavar="W")
     verb.add_argument("--max-questions", type=int, default=0, metavar="N", help="draw this many questions; 0 for all")
+    verb.add_argument(
+        "--questions", choices=["all", "warm", "cold"], help="targets with (warm) or without (cold) training events; as in fit"
+    )
+    verb.add_argument("--strict", action="store_true", help="a leak between training and questions is an error, not a warning")
     verb.add_argument("--no-baselines", action="store_true", help="only the model")
     verb.add_argument(
         "--illegal-rate", action="store_true", help="also decode without the catalogue and say how much of it is no item"
@@ -292,7 +296,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     _, events = _split_columns(args.columns)
     results = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
-        not args.no_baselines, args.illegal_rate,
+        not args.no_baselines, args.illegal_rate, args.questions, args.strict,
     )  # fmt: skip
     print(report_table(results))
     if args.illegal_rate:

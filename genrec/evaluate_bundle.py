@@ -4,7 +4,6 @@ In: a bundle folder and the events to split as its fit did. Out: one `Result` fo
 same questions. Baselines are fitted on the training part of these events only.
 """
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +13,11 @@ from genrec.data.readers import load_interactions
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.errors import check_choice
 from genrec.evaluation.evaluate import Result, evaluate
+from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.fit import evaluate_baselines
 from genrec.recipe import Recipe, build
 from genrec.recommender import Recommender
 from genrec.tables import split_histories
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_bundle(
@@ -31,24 +29,27 @@ def evaluate_bundle(
     max_questions: int = 0,
     baselines: bool = True,
     unconstrained: bool = False,
+    questions_about: Literal["all", "warm", "cold"] | None = None,
+    strict: bool = False,
 ) -> list[Result]:
     """Results of the model, then of the baselines. columns: genrec's name -> yours (None: as in the fit).
     unconstrained: also decode once without the catalogue and report how many of the best 10 sequences were illegal.
+    questions_about: targets with ("warm") or without ("cold") training events, or all (None: as in the fit). strict: raise
+    `DataError` for a leak instead of logging it.
 
-    Says so when the events are not the ones of the fit: then the model may have trained on what it is asked.
+    Leaks are looked for first (evaluation/leaks.py), among them events that are not the ones of the fit: then the model may
+    have trained on what it is asked.
     """
     check_choice("part", part, ["validation", "test"])
     recommender = Recommender.load(folder)
     bundle = recommender.bundle
     recipe: Recipe = build(Recipe, bundle.manifest["recipe"], "")
     events = load_interactions(interactions, recipe.data.interactions_columns if columns is None else columns)
-    fitted, now = bundle.manifest["data"]["interactions"], table_hash(events.table)
-    if fitted != now:
-        log.warning(
-            "These interactions (hash %s) are not the ones of the fit (hash %s): questions may be among its training data.",
-            now[:12], fitted[:12],
-        )  # fmt: skip
+    if questions_about is not None:
+        recipe = replace(recipe, data=replace(recipe.data, questions=questions_about))
     split = split_histories(events.histories(bundle.catalogue, recipe.data.unknown_items), recipe)
+    learned_from = {"model": bundle.manifest["data"]["interactions"], "codes": bundle.manifest.get("codes_learned_from")}
+    report_leaks(check_leaks(split, table_hash(events.table), learned_from), strict)
     questions = split.validation if part == "validation" else split.test
     if max_questions:
         questions = questions.sample(max_questions, recipe.seed)

@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError
 from genrec.evaluation.baselines import CooccurrenceTfidf, Popularity
 from genrec.evaluation.evaluate import Result, evaluate, report_table
+from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
 from genrec.models.decoder import build_decoder, merged, require_peft, save_text_tokenizer
 from genrec.published import read_codes
 from genrec.recipe import Recipe
 from genrec.tables import read_tables, split_histories
-from genrec.tokenize import in_order_of, make_codes, make_vectors, with_recipe_of
+from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -62,8 +64,11 @@ def fit(
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
     if published:
-        recipe, tables = with_recipe_of(recipe, published, tables), in_order_of(tables, published)
+        recipe, tables = with_recipe_of(recipe, published), in_order_of(tables, published)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
+    codes_learned_from = None if published is None else learned_from(published)
+    leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from})
+    report_leaks(leaks)
     made_with = {} if published is None else {"codes": published.table.hash}
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
@@ -103,6 +108,7 @@ def fit(
     metrics = {
         "validation": {"best_ndcg@10": trained.best, "epoch": trained.epoch, "steps": trained.steps, "epochs": trained.history},
         "test": [result.to_dict() for result in results],
+        "leaks": [asdict(leak) for leak in leaks],
         "users": len(split.train),
         "training_events": len(split.train.items),
         "weights": _weights(model),
@@ -118,7 +124,7 @@ def fit(
         settings=Settings(
             layout.base, layout.sizes, layout.start, layout.pad, recipe.training.max_history, split.repeat_share,
             recipe.decoding.tie_rule,
-            {"name": recipe.data.split, "validation_share": recipe.data.validation_share, "test_share": recipe.data.test_share},
+            recipe.data.cut | {"questions": recipe.data.questions},
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,
@@ -127,7 +133,9 @@ def fit(
         tokenizer=tokenizer,
         embedder=embedder,
         metrics=metrics,
-        about={"data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict()},
+        about={
+            "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
+        },
         card=model_card(out.name, recipe, results, tables.hashes, table),
     )  # fmt: skip
     shutil.rmtree(work)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from genrec.data.splits import QUESTIONS, SPLITS, USER_HOLDOUT
 from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.models.decoder import ModelConfig
@@ -33,20 +34,35 @@ BASELINES = ("popularity", "cooccurrence-tfidf")
 @dataclass(frozen=True)
 class DataConfig:
     """items_columns, interactions_columns: genrec's column name -> yours. unknown_items: "raise" or "drop" events of items
-    that the items table lacks. split: "leave-one-out" or "global-time". validation_share, test_share: of all events, for the
-    global-time split.
+    that the items table lacks. split: "leave-one-out", "global-time" or "user-holdout". validation_share, test_share: of all
+    events, for the global-time split; of all users, for the user holdout. split_seed: chooses the users of the user holdout;
+    the recipe's seed does not, so that fits of several seeds answer the same questions. questions: "all", or only those whose
+    target has training events ("warm") or has none ("cold").
     """
 
     items_columns: dict[str, str] = field(default_factory=dict)
     interactions_columns: dict[str, str] = field(default_factory=dict)
     unknown_items: Literal["raise", "drop"] = "raise"
-    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
+    split: Literal["leave-one-out", "global-time", "user-holdout"] = "leave-one-out"
     validation_share: float = 0.1
     test_share: float = 0.1
+    split_seed: int = 0
+    questions: Literal["all", "warm", "cold"] = "all"
 
     def __post_init__(self) -> None:
         check_choice("data.unknown_items", self.unknown_items, ["raise", "drop"])
-        check_choice("data.split", self.split, ["leave-one-out", "global-time"])
+        check_choice("data.split", self.split, SPLITS)
+        check_choice("data.questions", self.questions, QUESTIONS)
+        check_integer("data.split_seed", self.split_seed, 0, 2**31 - 1)
+        if self.split_seed and self.split != USER_HOLDOUT:
+            raise SettingError(
+                f"data.split_seed chooses the users of the split {USER_HOLDOUT!r}; the split is {self.split!r}. Leave it out."
+            )
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """The settings that say which events train: two runs that agree in them may share what one learned."""
+        return {name: getattr(self, name) for name in ("split", "validation_share", "test_share", "split_seed")}
 
 
 @dataclass(frozen=True)

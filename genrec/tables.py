@@ -8,7 +8,16 @@ from genrec.data.catalogue import Catalogue
 from genrec.data.hashing import table_hash
 from genrec.data.interactions import Histories, Interactions
 from genrec.data.readers import load_catalogue, load_interactions
-from genrec.data.splits import Split, global_time, leave_one_out
+from genrec.data.splits import (
+    GLOBAL_TIME,
+    LEAVE_ONE_OUT,
+    USER_HOLDOUT,
+    WARM,
+    Split,
+    global_time,
+    leave_one_out,
+    user_holdout,
+)
 from genrec.errors import DataError
 from genrec.recipe import Recipe
 
@@ -44,17 +53,33 @@ def hash_of_vectors(recipe: Recipe) -> dict[str, str]:
         raise DataError(f"text.item_vectors {recipe.text.item_vectors!r} cannot be read: {error}") from None
 
 
+NEEDS = {
+    LEAVE_ONE_OUT: "Leave-one-out needs users with 3 events or more. Bring longer histories, or try data.split: global-time.",
+    GLOBAL_TIME: "A window asks about events that are not a user's first. Bring longer histories, or larger shares.",
+    USER_HOLDOUT: "A user holdout asks held-out users with 2 events or more. Bring more users, or larger shares.",
+}
+
+
 def split_histories(histories: Histories, recipe: Recipe) -> Split:
     """Cut as the recipe says. Raises `DataError` when nothing is left to validate or test on."""
     data = recipe.data
-    split = leave_one_out(histories) if data.split == "leave-one-out" else global_time(
-        histories, data.validation_share, data.test_share
-    )  # fmt: skip
-    for part, questions in {"validation": split.validation, "test": split.test}.items():
-        if not len(questions):
+    if data.split == LEAVE_ONE_OUT:
+        split = leave_one_out(histories)
+    elif data.split == GLOBAL_TIME:
+        split = global_time(histories, data.validation_share, data.test_share)
+    else:
+        split = user_holdout(histories, data.validation_share, data.test_share, data.split_seed)
+    chosen = split.about(data.questions)
+    for part in ("validation", "test"):
+        found, left = len(getattr(split, part)), len(getattr(chosen, part))
+        if not found:
             raise DataError(
                 f"The {split.name} split leaves no {part} questions: {len(histories)} users with at most "
-                f"{int(histories.lengths.max(initial=0))} events each. Leave-one-out needs users with 3 events or more. "
-                "Bring longer histories, or try data.split: global-time."
+                f"{int(histories.lengths.max(initial=0))} events each. {NEEDS[split.name]}"
             )
-    return split
+        if not left:
+            raise DataError(
+                f"None of the {found} {part} questions of the {split.name} split is {data.questions}: their targets all have "
+                f"{'no ' if data.questions == WARM else ''}training events. Ask all of them with data.questions: all."
+            )
+    return chosen

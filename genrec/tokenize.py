@@ -189,23 +189,23 @@ def recipe_of(published: PublishedCodes) -> Recipe:
     return build(Recipe, published.manifest["recipe"], "")
 
 
-def with_recipe_of(recipe: Recipe, published: PublishedCodes, tables: Tables) -> Recipe:
+def learned_from(published: PublishedCodes) -> str | None:
+    """The hash of the interactions that the codes learned from; None where texts alone made them."""
+    return published.manifest["data"].get("interactions")
+
+
+def with_recipe_of(recipe: Recipe, published: PublishedCodes) -> Recipe:
     """`recipe` with the sections that the codes were made with. Raises `SettingError` where it asks for others, or splits the
     events in another way than the codes did: then the codes could know what the model is asked.
     """
     made = recipe_of(published)
-    seen = published.manifest["data"].get("interactions")
-    for name in ("split", "validation_share", "test_share"):
-        ours, theirs = getattr(recipe.data, name), getattr(made.data, name)
-        if seen is not None and ours != theirs:
+    for name, theirs in made.data.cut.items():
+        ours = getattr(recipe.data, name)
+        if learned_from(published) is not None and ours != theirs:
             raise SettingError(
                 f"data.{name} must be {theirs!r} with these codes, which learned from the training part of that split; got "
                 f"{ours!r}. Change it, or make codes with the same split."
             )
-    if seen is not None and seen != tables.hashes["interactions"]:
-        log.warning(
-            "The codes learned from another interactions table. If that one was newer, they know answers of this evaluation."
-        )
     for section in ("text", "tokenizer"):
         if getattr(recipe, section) not in (getattr(Recipe(), section), getattr(made, section)):
             raise SettingError(

@@ -139,6 +139,20 @@ def test_evaluate_says_how_much_is_illegal_without_the_catalogue(
     assert f"Without the catalogue, {result['illegal_rate']:.2%} of the 10 best" in capsys.readouterr().out
 
 
+def test_evaluate_can_ask_warm_questions_alone_and_be_strict(
+    bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(bundle), "--max-questions", "20", "--no-baselines", "--strict", "--interactions"]
+    assert main([*arguments, str(tables / "interactions.csv"), "--questions", "warm"]) == 0
+    assert "future-of-others: " in capsys.readouterr().err
+    assert main([*arguments, str(tables / "interactions.csv"), "--questions", "cold"]) == 2
+    assert "is cold: their targets all have training events" in capsys.readouterr().err
+    fewer = tmp_path / "events.csv"
+    fewer.write_text("".join((tables / "interactions.csv").read_text().splitlines(keepends=True)[:900]))
+    assert main([*arguments, str(fewer)]) == 2
+    assert "The evaluation leaks, so it was not run:\nother-events: " in capsys.readouterr().err
+
+
 def test_recommend_with_nothing_allowed_says_so(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = read_bundle(bundle).catalogue.item_ids
     code = main(["recommend", str(bundle), "--history", ids[0], "--only-item-ids", ids[0], "--exclude-item-ids", ids[0]])

@@ -22,6 +22,7 @@ from genrec.data.interactions import Interactions
 from genrec.data.synthetic import write_shop
 from genrec.errors import BundleError, DataError, GenrecError, MissingDependencyError
 from genrec.evaluate_bundle import evaluate_bundle
+from genrec.evaluation.leaks import INHERENT
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
@@ -155,6 +156,25 @@ def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(
     assert "not the ones of the fit" not in caplog.text
     evaluate_bundle(bundle, shop[1].table.slice(0, 900), max_questions=20, baselines=False, part="validation")
     assert "not the ones of the fit" in caplog.text
+
+
+def test_a_user_holdout_is_fitted_kept_in_the_bundle_and_evaluated_on_the_same_users(shop: Shop, tmp_path: Path) -> None:
+    changes = {"data.split": "user-holdout", "data.split_seed": 4, "data.questions": "warm", "data.test_share": 0.2}
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | changes))
+    opened = read_bundle(out)
+    assert opened.settings.split == {
+        "split": "user-holdout", "validation_share": 0.1, "test_share": 0.2, "split_seed": 4, "questions": "warm",
+    }  # fmt: skip
+    assert {leak["kind"] for leak in opened.metrics["leaks"]} <= INHERENT
+    [result] = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False, strict=True)
+    assert result.to_dict()["metrics"] == opened.metrics["test"][0]["metrics"]
+    with pytest.raises(DataError, match="questions of the user-holdout split is cold: their targets all have training events"):
+        evaluate_bundle(out, shop[1].table, questions_about="cold")
+
+
+def test_a_strict_evaluation_on_other_events_is_an_error(bundle: Path, shop: Shop) -> None:
+    with pytest.raises(DataError, match=r"other-events: .*not the ones of the fit of the model"):
+        evaluate_bundle(bundle, shop[1].table.slice(0, 900), baselines=False, strict=True)
 
 
 def events(rows: list[tuple]) -> pa.Table:

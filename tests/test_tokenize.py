@@ -16,11 +16,12 @@ from genrec.codes import diff
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
 from genrec.errors import BundleError, DataError, SettingError
+from genrec.evaluate_bundle import evaluate_bundle
 from genrec.fit import fit
 from genrec.published import read_codes
 from genrec.recipe import load_recipe
 from genrec.tables import read_tables, split_histories
-from genrec.tokenize import append_to, tokenize
+from genrec.tokenize import append_to, tokenize, with_recipe_of
 from genrec.tokenizers.report import CHECKS
 
 Shop = tuple[Catalogue, Interactions]
@@ -116,6 +117,10 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, tmp_path: Path
     assert made.manifest["recipe"]["text"]["encoder"] == "tfidf-svd", "what made the codes is recorded"
     with pytest.raises(SettingError, match="data.split must be 'leave-one-out' with these codes"):
         fit(shuffled, shop[1].table, tmp_path / "other", load_recipe(overrides={"data.split": "global-time"}), codes=out)
+    assert "other-events" in {leak["kind"] for leak in made.metrics["leaks"]}, "the codes learned from the events of 70 items"
+    assert made.manifest["codes_learned_from"] == read_codes(out).manifest["data"]["interactions"]
+    with pytest.raises(DataError, match="not the ones of the fit of the codes"):
+        evaluate_bundle(made.folder, shop[1].table, strict=True)
     with pytest.raises(DataError, match="10 items of the table have no published codes"):
         fit(shop[0].table, shop[1].table, tmp_path / "other", recipe, codes=codes)
     with pytest.raises(SettingError, match="published with another text section"):
@@ -125,6 +130,7 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"data.questions": "warm"}, "data section .* Give --interactions"),
         ({"data.split": "global-time"}, "data section .* Give --interactions"),
         ({"text.aligned_width": 8}, "of text.fusion 'aligned'"),
         ({"text.item_vectors_weight": 2.0}, "beside the text"),
@@ -137,6 +143,21 @@ def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, Any], me
         tokenize(
             shop[0].table, None, tmp_path / "codes", load_recipe(overrides=TEXT | {"text.collaborative_width": 0} | settings)
         )
+
+
+def test_a_fit_must_hold_out_the_users_that_its_codes_held_out(shop: Shop, tmp_path: Path) -> None:
+    """Codes learn from training users. With another seed they would know users that the model is asked about."""
+    holdout = {"data.split": "user-holdout", "data.split_seed": 1}
+    out = tokenize(shop[0].table, shop[1].table, tmp_path / "codes", load_recipe(overrides=QUICK | holdout))
+    for changes, message in (
+        ({"data.split_seed": 2}, "data.split_seed must be 1"),
+        ({"data.test_share": 0.2}, "data.test_share"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            fit(shop[0].table, shop[1].table, tmp_path / "shop", load_recipe(overrides=holdout | changes), codes=out)
+    published = read_codes(out)
+    warm = load_recipe(overrides=holdout | {"data.questions": "warm"})
+    assert with_recipe_of(warm, published).data == warm.data, "which questions are asked changes nothing that codes learn"
 
 
 def test_without_interactions_text_alone_makes_codes(shop: Shop, tmp_path: Path) -> None:

@@ -83,12 +83,21 @@ def evaluate(
     batch_size: int = 1024,
     seed: int = 0,
     progress: bool = True,
+    sampled_negatives: int | None = None,
 ) -> Result:
     """Rank the full catalogue for every question, masked (True) and/or unmasked (False).
 
     Masking takes every item of the history out, the target too if it is a repeat. `batch_size`: questions per call of the
-    ranker. `seed` draws the bootstrap. Raises `DataError` without questions, `SettingError` for impossible settings.
+    ranker. `seed` draws the bootstrap. `sampled_negatives` is refused: see below. Raises `DataError` without questions,
+    `SettingError` for impossible settings.
     """
+    if sampled_negatives is not None:
+        # Krichene & Rendle, KDD 2020 (doi 10.1145/3394486.3403226): sampled metrics do not keep the order of two models, not
+        # even in expectation. And a ranker here gives the best items, not scores of items drawn for it.
+        raise SettingError(
+            f"sampled_negatives is not offered, got {sampled_negatives!r}: metrics among sampled items can put the worse model "
+            "first and compare with no other number. The full catalogue is ranked; leave it out."
+        )
     if not len(questions):
         raise DataError("There is nothing to evaluate: the split has no questions in this part.")
     check_integer("batch_size", batch_size, 1)

@@ -130,6 +130,7 @@ def test_per_question_values_average_to_the_mean() -> None:
         ({"ks": (0,)}, "ks must be an integer of at least 1"),
         ({"exclude_seen": True}, "exclude_seen must be a list"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"sampled_negatives": 100}, "not offered, got 100: .* can put the worse model first"),
     ],
 )
 def test_impossible_evaluation_settings_are_refused(setting: dict, message: str) -> None:
