@@ -128,19 +128,19 @@ def slice_table(
                 f"got shape {part.mask.shape} with {int(part.mask.sum())}. Make slices from the questions that were evaluated."
             )
     owner = user_numbers(result.users)
-    whole, sizes = by_user(values[None], owner)
-    sums = [whole, sizes[None]]
-    for part in slices:  # one at a time: all masked values together could be large
-        mine, _ = by_user(np.stack([np.where(part.mask, values, 0), part.mask]), owner)
-        sums.append(mine)
-    drawn = resampled(np.concatenate(sums), seed)
+    everyone = by_user(values[None], owner)
+    sums = np.empty((2 + 2 * len(slices), everyone[0].shape[1]))  # of values and of questions: of all, then of each slice
+    sums[:2] = np.vstack(everyone)
+    for place, part in enumerate(slices, 1):
+        sums[2 * place : 2 * place + 2] = by_user(np.stack([np.where(part.mask, values, 0), part.mask]), owner)[0]
+    drawn = resampled(sums, seed)
     overall = drawn[:, 0] / drawn[:, 1]
     rows = []
-    for place, part in enumerate(slices):
-        total, asked = drawn[:, 2 + 2 * place], drawn[:, 3 + 2 * place]
+    for place, part in enumerate(slices, 1):
+        total, asked = drawn[:, 2 * place], drawn[:, 2 * place + 1]
         there = asked > 0  # a tiny slice is missing from some draws
         means = total[there] / asked[there]
-        mean, users = float(values[part.mask].mean()), int((sums[2 + place][1] > 0).sum())
+        mean, users = float(values[part.mask].mean()), int((sums[2 * place + 1] > 0).sum())
         rows.append(
             SliceRow(
                 part.group,
