@@ -1,9 +1,11 @@
-"""Evaluate a ranker on questions: Recall and NDCG with intervals, seen items masked and unmasked.
+"""Evaluate a ranker on questions: Recall, NDCG and the like with intervals, seen items masked and unmasked.
 
 In: a `Ranker` and `Targets`. Out: a `Result` whose numbers are means over questions with 95 % bootstrap intervals over users.
 
     result = evaluate(ranker, split.test)
     print(report_table([result]))
+
+Legend: `M` questions, `K` the largest of `ks`.
 """
 
 import time
@@ -12,33 +14,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from tqdm.auto import tqdm
 
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError, check_choice, check_integer
 from genrec.evaluation.base import Ranker
-from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
+from genrec.evaluation.metrics import METRICS, hit_positions
+from genrec.evaluation.statistics import Estimate, bootstrap
 
 MASKED, UNMASKED = "masked", "unmasked"
-METRICS = {"recall": recall_at, "ndcg": ndcg_at}
-RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over questions and its 95 % interval (percentile bootstrap over users)."""
-
-    mean: float
-    low: float
-    high: float
+REPEATS_BATCH = 2**16  # questions whose histories are searched at once
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """What was measured for one ranker.
 
-    positions: protocol -> place of each target, 0 at the top, -1 below the longest list [M], kept for paired tests.
+    users: whose question each is, object [M]. rows: protocol -> the longest lists, catalogue rows int32 [M, K], -1 for an empty
+    place. positions: protocol -> place of each target, 0 at the top, -1 below the longest list [M]. All three are kept for
+    paired tests, slices and the quality of lists.
     metrics: protocol -> metric ("ndcg@10") -> Estimate. repeated_targets: questions whose answer is in the history, which
     masking turns into sure misses. seconds: protocol -> time to rank all questions. illegal_rate: share of the sequences that
     spell no item when the model decodes without the catalogue (None: not asked for); no list ever holds one.
@@ -46,6 +40,8 @@ class Result:
 
     name: str
     ks: tuple[int, ...]
+    users: np.ndarray
+    rows: dict[str, np.ndarray]
     positions: dict[str, np.ndarray]
     metrics: dict[str, dict[str, Estimate]]
     repeated_targets: int
@@ -57,7 +53,7 @@ class Result:
         return len(next(iter(self.positions.values())))
 
     def per_question(self, protocol: str, metric: str, k: int) -> np.ndarray:
-        """`metric` ("recall" or "ndcg") at `k` (at most the largest of `ks`) of every question [M], for paired tests."""
+        """`metric` (a name of `METRICS`) at `k` (at most the largest of `ks`) of every question [M], for paired tests."""
         check_choice("protocol", protocol, self.positions)
         check_choice("metric", metric, METRICS)
         check_integer("k", k, 1, max(self.ks))  # nothing is known below the longest list
@@ -106,11 +102,13 @@ def evaluate(
             raise SettingError(f"{name} must be a list of at least one value, such as {example}, got {values!r}.")
     for k in ks:
         check_integer("ks", k, 1)
-    positions, metrics, seconds = {}, {}, {}
+    lists, positions, metrics, seconds = {}, {}, {}, {}
+    asking = questions.histories.user_ids
     for masked in exclude_seen:
         protocol = MASKED if masked else UNMASKED
         started = time.perf_counter()
         found = np.empty(len(questions), np.int64)
+        kept = np.empty((len(questions), max(ks)), np.int32)
         bar = tqdm(total=len(questions), desc=f"{ranker.name}, {protocol}", disable=not progress, leave=False)
         for start in range(0, len(questions), batch_size):
             users = np.arange(start, min(start + batch_size, len(questions)))
@@ -120,44 +118,25 @@ def evaluate(
                     f"Ranker {ranker.name!r} must return rows of shape {(len(users), max(ks))} (histories, k), "
                     f"got {rows.shape}. Fill places without an item with -1."
                 )
+            kept[users] = rows
             found[users] = hit_positions(rows, questions.items[users])
             bar.update(len(users))
         bar.close()
         seconds[protocol] = time.perf_counter() - started
-        positions[protocol] = found
+        lists[protocol], positions[protocol] = kept, found
         per_question = {f"{name}@{k}": metric(found, k) for k in ks for name, metric in METRICS.items()}
-        metrics[protocol] = bootstrap(per_question, seed, users=questions.histories.user_ids)
-    return Result(ranker.name, tuple(ks), positions, metrics, repeated_targets(questions), seconds)
+        metrics[protocol] = bootstrap(per_question, seed, users=asking)
+    return Result(ranker.name, tuple(ks), asking, lists, positions, metrics, int(repeated_targets(questions).sum()), seconds)
 
 
-def bootstrap(
-    values: dict[str, np.ndarray], seed: int, resamples: int = RESAMPLES, users: np.ndarray | None = None
-) -> dict[str, Estimate]:
-    """Mean and 95 % interval of each per-question array [M], all on the same resamples.
-
-    users: whose question each is [M]. Users are drawn, with all their questions: those of one user are no independent
-    evidence. None: every question is a user's only one.
-    """
-    matrix = np.stack(list(values.values()))  # metrics x questions
-    sizes = np.ones(matrix.shape[1], np.int64)  # questions per user
-    if users is not None:
-        owner = pa.array(users).dictionary_encode().indices.to_numpy()
-        sizes = np.bincount(owner).astype(np.int64)
-        matrix = np.stack([np.bincount(owner, line) for line in matrix])  # metrics x users
-    random = np.random.default_rng(seed)
-    drawn = (np.bincount(random.integers(0, len(sizes), len(sizes)), minlength=len(sizes)) for _ in range(resamples))
-    means = np.stack([matrix @ times / (sizes @ times) for times in drawn])
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return {
-        name: Estimate(float(array.mean()), float(low[i]), float(high[i])) for i, (name, array) in enumerate(values.items())
-    }
-
-
-def repeated_targets(questions: Targets) -> int:
-    """Questions whose answer the user had before."""
-    histories = questions.histories
-    owner = np.repeat(np.arange(len(histories)), histories.lengths)
-    return len(np.unique(owner[histories.items == questions.items[owner]]))
+def repeated_targets(questions: Targets) -> np.ndarray:
+    """Whether the answer of each question is in its own history: bool [M]."""
+    repeated = np.zeros(len(questions), bool)
+    for start in range(0, len(questions), REPEATS_BATCH):  # the histories of a million questions are long
+        bounds = questions.histories.indptr[start : start + REPEATS_BATCH + 1]
+        owner = np.repeat(np.arange(start, start + len(bounds) - 1), np.diff(bounds))
+        repeated[owner[questions.histories.items[bounds[0] : bounds[-1]] == questions.items[owner]]] = True
+    return repeated
 
 
 def report_table(results: Sequence[Result]) -> str:
@@ -175,6 +154,11 @@ def report_table(results: Sequence[Result]) -> str:
                 result.name, protocol, *(f"{metrics[name].mean:.4f}" for name in names),
                 f"{interval.low:.4f} to {interval.high:.4f}", f"{result.seconds[protocol]:.1f}",
             ])  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, aligned for a terminal."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

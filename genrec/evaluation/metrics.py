@@ -2,7 +2,11 @@
 
 In: ranked rows [M, k] and the target row of each question [M]. Out: one number per question [M], to be averaged.
 A hit is the item itself, never another one that happens to share its codes.
+
+Legend: `M` questions.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,3 +27,28 @@ def recall_at(positions: np.ndarray, k: int) -> np.ndarray:
 def ndcg_at(positions: np.ndarray, k: int) -> np.ndarray:
     """1 / log2(place + 1) for a target at place 1..k, else 0 (with one target the ideal gain is 1): float64 [M]."""
     return recall_at(positions, k) / np.log2(np.maximum(positions, 0) + 2.0)
+
+
+def mrr_at(positions: np.ndarray, k: int) -> np.ndarray:
+    """1 / place for a target at place 1..k, else 0: float64 [M]."""
+    return recall_at(positions, k) / (np.maximum(positions, 0) + 1.0)
+
+
+def map_at(positions: np.ndarray, k: int) -> np.ndarray:
+    """Average precision. With one target it is the reciprocal place, the same number as `mrr_at`: float64 [M]."""
+    return mrr_at(positions, k)
+
+
+def hit_rate_at(positions: np.ndarray, k: int) -> np.ndarray:
+    """Whether any target is among the first `k`. With one target it is the same number as `recall_at`: float64 [M]."""
+    return recall_at(positions, k)
+
+
+# What `evaluate` reports, by the name before the @. map and hit_rate repeat mrr and recall, for readers who look for them.
+METRICS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "recall": recall_at,
+    "ndcg": ndcg_at,
+    "mrr": mrr_at,
+    "map": map_at,
+    "hit_rate": hit_rate_at,
+}

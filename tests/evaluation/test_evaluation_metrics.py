@@ -11,8 +11,9 @@ from sklearn.metrics import ndcg_score
 from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError
-from genrec.evaluation.evaluate import bootstrap, evaluate, report_table
-from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
+from genrec.evaluation.evaluate import evaluate, repeated_targets, report_table
+from genrec.evaluation.metrics import METRICS, hit_positions, hit_rate_at, map_at, mrr_at, ndcg_at, recall_at
+from genrec.evaluation.statistics import bootstrap
 
 
 class Fixed:
@@ -42,6 +43,17 @@ def test_places_gains_and_hits_by_hand() -> None:
     np.testing.assert_allclose(ndcg_at(positions, 3), [1, 1 / np.log2(3), 0])
     assert recall_at(positions, 1).tolist() == [1, 0, 0]
     assert recall_at(positions, 2).tolist() == [1, 1, 0]
+    assert mrr_at(positions, 3).tolist() == [1, 0.5, 0]
+    assert mrr_at(positions, 1).tolist() == [1, 0, 0]
+
+
+@given(st.lists(st.integers(-1, 20), min_size=1, max_size=20), st.integers(1, 15))
+def test_with_one_target_map_is_mrr_hit_rate_is_recall_and_ndcg_lies_between_them(places: list[int], k: int) -> None:
+    positions = np.array(places)
+    assert map_at(positions, k).tolist() == mrr_at(positions, k).tolist()
+    assert hit_rate_at(positions, k).tolist() == recall_at(positions, k).tolist()
+    recall, ndcg, mrr = recall_at(positions, k), ndcg_at(positions, k), mrr_at(positions, k)
+    assert ((recall >= ndcg) & (ndcg >= mrr) & (mrr >= 0)).all()
 
 
 def test_a_padded_place_is_never_a_hit() -> None:
@@ -66,7 +78,18 @@ def test_masked_and_unmasked_are_two_numbers_and_repeated_targets_are_counted() 
     assert result.metrics["masked"]["recall@1"].mean == pytest.approx(2 / 3)
     assert result.repeated_targets == 1
     assert result.questions == 3
+    assert result.rows["masked"].tolist() == [[1, 2], [2, 3], [0, 1]]
+    assert result.rows["unmasked"].dtype == np.int32
+    assert result.users.tolist() == ["0", "1", "2"]
+    assert set(result.metrics["masked"]) == {f"{name}@{k}" for name in METRICS for k in (1, 2)}
     json.dumps(result.to_dict())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_a_repeated_target_is_one_in_its_own_history(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.evaluation.evaluate.REPEATS_BATCH", batch)
+    asked = questions([[0, 5], [], [5, 1, 1], [2], [1, 3]], [5, 5, 1, 1, 2])
+    assert repeated_targets(asked).tolist() == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
@@ -88,7 +111,7 @@ def test_intervals_hold_the_mean_shrink_with_more_questions_and_can_be_drawn_aga
 
 
 def test_a_user_with_many_questions_is_one_piece_of_evidence() -> None:
-    users = np.repeat([f"u{i}" for i in range(50)], 20)
+    users = np.repeat([f"u{i:02}" for i in range(50)], 20)
     answers = np.repeat(np.random.default_rng(3).random(50) < 0.3, 20).astype(float)  # all of a user's questions agree
     alone = bootstrap({"m": answers}, seed=0)["m"]
     together = bootstrap({"m": answers}, seed=0, users=users.astype(object))["m"]
