@@ -132,9 +132,22 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--strict", action="store_true", help="a leak between training and questions is an error, not a warning")
     verb.add_argument("--no-baselines", action="store_true", help="only the model")
     verb.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write evaluation.html, evaluation.json and every question here"
+    )
+    verb.add_argument("--leaderboard", type=Path, metavar="FILE", help="add a line per ranker to this file (JSON Lines)")
+    verb.add_argument(
         "--illegal-rate", action="store_true", help="also decode without the catalogue and say how much of it is no item"
     )
-    verb.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("evaluations", nargs="*", type=Path, metavar="FOLDER", help="what `genrec evaluate --out` wrote")
+    verb.add_argument("--metric", default="ndcg", choices=["recall", "ndcg", "mrr"])
+    verb.add_argument("-k", type=int, default=10, metavar="K")
+    verb.add_argument("--protocol", default="masked", choices=["masked", "unmasked"], help="items had before: left out or not")
+    verb.add_argument("--reference", metavar="NAME", help="the ranker that all others are tested against (default: the first)")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="also write a page (.html) with plots")
+    verb.add_argument("--leaderboard", type=Path, metavar="FILE", help="print this leaderboard instead")
 
 
 def _add_recommend(verb: argparse.ArgumentParser) -> None:
@@ -289,20 +302,51 @@ def _tokenizers(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from genrec.evaluate_bundle import evaluate_bundle
     from genrec.evaluation.evaluate import report_table
+    from genrec.evaluation.leaderboard import add_to_leaderboard, read_leaderboard
+    from genrec.evaluation.page import write_report
 
     _quiet_transformers()
-    if args.json:
-        _check_writable(args.json)
+    name = args.bundle.resolve().name
+    if args.leaderboard:
+        _check_writable(args.leaderboard)
+        if args.leaderboard.exists():
+            read_leaderboard(args.leaderboard)  # a file that is none is told before the work, not after
     _, events = _split_columns(args.columns)
-    results = evaluate_bundle(
+    report = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
         not args.no_baselines, args.illegal_rate, args.questions, args.strict,
     )  # fmt: skip
+    results = report.evaluation.results
     print(report_table(results))
     if args.illegal_rate:
         print(f"Without the catalogue, {results[0].illegal_rate:.2%} of the 10 best sequences are no item.")
-    if args.json:
-        args.json.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n", encoding="utf-8")
+    if args.out:
+        print(f"The report is {write_report(report, args.out, name)}")
+    if args.leaderboard:
+        add_to_leaderboard(args.leaderboard, report.evaluation, name)
+        print(f"{len(results)} lines added to {args.leaderboard}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from genrec.evaluation.compare import compare, comparison_table
+    from genrec.evaluation.leaderboard import leaderboard_table, read_leaderboard
+    from genrec.evaluation.page import comparison_html
+    from genrec.evaluation.saved import read_evaluation, side_by_side
+
+    if args.leaderboard:
+        if args.evaluations:
+            raise SettingError("compare takes evaluations or --leaderboard, not both.")
+        print(leaderboard_table(read_leaderboard(args.leaderboard), args.protocol))
+        return 0
+    if args.out:
+        _check_writable(args.out)
+    results = side_by_side({folder: read_evaluation(folder) for folder in args.evaluations})
+    rows = compare(results, args.metric, args.k, args.protocol, args.reference)
+    print(comparison_table(rows, f"{args.metric}@{args.k}"))
+    if args.out:
+        args.out.write_text(comparison_html(rows, args.out.stem, f"{args.metric}@{args.k}"), encoding="utf-8")
+        print(f"The page is {args.out}")
     return 0
 
 
@@ -521,6 +565,7 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
     "tokenize": (_tokenize, _add_tokenize, "Give the items of a catalogue their codes, and say how good the codes are."),
     "tokenizers": (_tokenizers, _add_tokenizers, "Compare recipes of item tokenizers, or two tables of codes."),
     "evaluate": (_evaluate, _add_evaluate, "Measure a bundle and the baselines: item-level Recall and NDCG."),
+    "compare": (_compare, _add_compare, "Compare evaluations: paired tests, and quality against cost."),
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
     "serve": (_serve, _add_serve, "Answer over HTTP."),
     "keys": (_keys, _add_keys, "Make and list API keys of a server."),

@@ -1,19 +1,26 @@
 """Evaluate a bundle on an event table: `genrec evaluate`.
 
-In: a bundle folder and the events to split as its fit did. Out: one `Result` for the model and one per baseline, all on the
-same questions. Baselines are fitted on the training part of these events only.
+In: a bundle folder and the events to split as its fit did. Out: a `Report` on the model and the baselines, all asked the same
+questions. Baselines are fitted on the training part of these events only. Diversity of lists is that of the vectors which the
+items' codes stand for.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from genrec import __version__
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
 from genrec.decoding.unconstrained import illegal_rate
+from genrec.embedding.text import CATEGORIES, PROVIDERS, labels, title_column
 from genrec.errors import check_choice
-from genrec.evaluation.evaluate import Result, evaluate
+from genrec.evaluation.code_level import tokenizer_codes
+from genrec.evaluation.evaluate import MASKED, UNMASKED, evaluate
 from genrec.evaluation.leaks import check_leaks, report_leaks
+from genrec.evaluation.lists import ListContext
+from genrec.evaluation.report import Report, full_report
+from genrec.evaluation.saved import Evaluation
 from genrec.fit import evaluate_baselines
 from genrec.recipe import Recipe, build
 from genrec.recommender import Recommender
@@ -31,8 +38,8 @@ def evaluate_bundle(
     unconstrained: bool = False,
     questions_about: Literal["all", "warm", "cold"] | None = None,
     strict: bool = False,
-) -> list[Result]:
-    """Results of the model, then of the baselines. columns: genrec's name -> yours (None: as in the fit).
+) -> Report:
+    """Measure the model, then the baselines. columns: genrec's name -> yours (None: as in the fit).
     unconstrained: also decode once without the catalogue and report how many of the best 10 sequences were illegal.
     questions_about: targets with ("warm") or without ("cold") training events, or all (None: as in the fit). strict: raise
     `DataError` for a leak instead of logging it.
@@ -49,7 +56,9 @@ def evaluate_bundle(
         recipe = replace(recipe, data=replace(recipe.data, questions=questions_about))
     split = split_histories(events.histories(bundle.catalogue, recipe.data.unknown_items), recipe)
     learned_from = {"model": bundle.manifest["data"]["interactions"], "codes": bundle.manifest.get("codes_learned_from")}
-    report_leaks(check_leaks(split, table_hash(events.table), learned_from), strict)
+    data = table_hash(events.table)
+    leaks = check_leaks(split, data, learned_from)
+    report_leaks(leaks, strict)
     questions = split.validation if part == "validation" else split.test
     if max_questions:
         questions = questions.sample(max_questions, recipe.seed)
@@ -58,7 +67,25 @@ def evaluate_bundle(
     result = evaluate(ranker, questions)
     if unconstrained:
         result = replace(result, illegal_rate=illegal_rate(ranker, questions.histories, progress=True).rate)
-    return [
-        result,
-        *(evaluate_baselines(bundle.catalogue, split, recipe, questions) if baselines else []),
-    ]
+    others = evaluate_baselines(bundle.catalogue, split, recipe, questions) if baselines else []
+    about = {
+        "genrec": __version__, "bundle": bundle.hash, "items": bundle.manifest["data"]["items"], "interactions": data,
+        "split": recipe.data.split, "part": part, "questions about": recipe.data.questions, "seed": recipe.seed,
+        "beam width": str(ranker.beam_width),
+    }  # fmt: skip
+    table = bundle.catalogue.table
+    codes = tokenizer_codes(bundle.codes)
+    context = ListContext(
+        bundle.train_counts, bundle.load_encoders()[1].decode(codes),
+        labels(table, CATEGORIES), labels(table, PROVIDERS),
+    )  # fmt: skip
+    return full_report(
+        Evaluation([result, *others], bundle.catalogue.item_ids[questions.items], about),
+        questions,
+        context,
+        [str(title or "") for title in table.column(title_column(table.schema)).to_pylist()],
+        codes,
+        leaks,
+        MASKED if bundle.serving.exclude_seen else UNMASKED,
+        recipe.seed,
+    )

@@ -26,7 +26,7 @@ from genrec.data.interactions import Histories
 from genrec.data.readers import load_catalogue
 from genrec.data.splits import Split
 from genrec.embedding.fused import ItemEmbedder
-from genrec.embedding.text import title_column
+from genrec.embedding.text import CATEGORIES, labels, title_column
 from genrec.errors import BundleError, DataError, SettingError
 from genrec.manifest import read_manifest, write_json
 from genrec.published import CODES, PublishedCodes, read_codes
@@ -160,12 +160,10 @@ def make_codes(
 
 def quality_of(made: PublishedCodes, split: Split | None) -> Quality:
     """All numbers of the report. Behaviour is measured where there is a split."""
-    table = made.catalogue.table
-    category = next((name for name in ("category", "categories", "main_category") if name in table.column_names), None)
-    labels = None if category is None else np.array([_label(value) for value in table.column(category).to_pylist()], object)
     return measure(
-        made.table, made.tokenizer, made.vectors, split.train if split else None, split.validation if split else None, labels
-    )
+        made.table, made.tokenizer, made.vectors, split.train if split else None, split.validation if split else None,
+        labels(made.catalogue.table, CATEGORIES),
+    )  # fmt: skip
 
 
 def _publish(made: PublishedCodes, out: Path, split: Split | None, about: dict[str, Any]) -> None:
@@ -249,10 +247,3 @@ def _check_folder(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise BundleError(f"{out} is not empty. Choose another folder, or pass --overwrite to replace the codes in it.")
     read_manifest(out, CODES)
-
-
-def _label(value: Any) -> str:
-    """A category as one word: of a list the second, where there is one, since the first is often the shop's own."""
-    if isinstance(value, list):
-        return str(value[min(1, len(value) - 1)]) if value else ""
-    return str(value or "")

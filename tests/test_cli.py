@@ -87,11 +87,10 @@ def test_two_csv_files_with_their_own_column_names_become_recommendations(
     assert read_bundle(out).manifest["recipe"]["data"]["items_columns"] == {"item_id": "sku"}
     capsys.readouterr()
     assert (
-        main(["evaluate", str(out), "--interactions", str(tmp_path / "interactions.csv"), "--json", str(tmp_path / "m.json")])
-        == 0
+        main(["evaluate", str(out), "--interactions", str(tmp_path / "interactions.csv"), "--out", str(tmp_path / "told")]) == 0
     )
     assert "popularity" in capsys.readouterr().out
-    assert json.loads((tmp_path / "m.json").read_text())[0]["name"] == "genrec"
+    assert json.loads((tmp_path / "told" / "evaluation.json").read_text())["results"][0]["name"] == "genrec"
     assert main(["recommend", str(out), "--interactions", str(tmp_path / "interactions.csv"), *mapped, "-k", "3"]) == 0
     assert "user " in capsys.readouterr().out
 
@@ -133,10 +132,42 @@ def test_evaluate_says_how_much_is_illegal_without_the_catalogue(
 ) -> None:
     events, numbers = str(tables / "interactions.csv"), tmp_path / "numbers.json"
     arguments = ["evaluate", str(bundle), "--interactions", events, "--max-questions", "20", "--no-baselines"]
-    assert main([*arguments, "--illegal-rate", "--json", str(numbers)]) == 0
-    [result] = json.loads(numbers.read_text())
+    assert main([*arguments, "--illegal-rate", "--out", str(numbers)]) == 0
+    [result] = json.loads((numbers / "evaluation.json").read_text())["results"]
     assert 0 < result["illegal_rate"] <= 1
     assert f"Without the catalogue, {result['illegal_rate']:.2%} of the 10 best" in capsys.readouterr().out
+
+
+def test_evaluations_are_saved_compared_and_put_on_a_leaderboard(
+    bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board, page = tmp_path / "board.jsonl", tmp_path / "page.html"
+    arguments = ["evaluate", str(bundle), "--interactions", str(tables / "interactions.csv"), "--max-questions", "40"]
+    for name, width in (("wide", "20"), ("narrow", "10")):
+        more = ["--beam-width", width, "--out", str(tmp_path / name), "--leaderboard", str(board)]
+        assert main([*arguments, *more]) == 0
+    assert "evaluation.html" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "wide"), str(tmp_path / "narrow"), "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert [printed.count(f"| {name} ") for name in ("wide", "narrow", "popularity")] == [1, 1, 1]
+    assert "reference" in printed
+    assert page.read_text().count("<svg") == 2
+    assert main(["compare", "--leaderboard", str(board)]) == 0
+    assert "cooccurrence-tfidf" in capsys.readouterr().out
+    assert len(board.read_text().splitlines()) == 6
+    for wrong, message in (
+        ([str(tmp_path / "nowhere")], "holds no evaluation"),
+        ([], "nothing to compare"),
+        ([str(tmp_path / "wide"), "--reference", "wid"], "Did you mean 'wide'"),
+        ([str(tmp_path / "wide"), "--out", str(tmp_path / "no" / "page.html")], "its folder does not exist"),
+        ([str(tmp_path / "wide"), "--leaderboard", str(board)], "not both"),
+    ):
+        assert main(["compare", *wrong]) == 2
+        assert message in capsys.readouterr().err
+    board.write_text("{}\n")
+    assert main([*arguments, "--leaderboard", str(board)]) == 2
+    assert "Line 1 of" in capsys.readouterr().err
+    assert board.read_text() == "{}\n"
 
 
 def test_evaluate_can_ask_warm_questions_alone_and_be_strict(

@@ -150,7 +150,7 @@ def test_shared_codes_and_a_global_time_split_work_too(shop: Shop, tmp_path: Pat
 def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(
     bundle: Path, shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    results = evaluate_bundle(bundle, shop[1].table, max_questions=60)
+    results = evaluate_bundle(bundle, shop[1].table, max_questions=60).evaluation.results
     recorded = read_bundle(bundle).metrics["test"]
     assert [r.to_dict()["metrics"] for r in results] == [r["metrics"] for r in recorded]
     assert "not the ones of the fit" not in caplog.text
@@ -166,7 +166,7 @@ def test_a_user_holdout_is_fitted_kept_in_the_bundle_and_evaluated_on_the_same_u
         "split": "user-holdout", "validation_share": 0.1, "test_share": 0.2, "split_seed": 4, "questions": "warm",
     }  # fmt: skip
     assert {leak["kind"] for leak in opened.metrics["leaks"]} <= INHERENT
-    [result] = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False, strict=True)
+    [result] = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False, strict=True).evaluation.results
     assert result.to_dict()["metrics"] == opened.metrics["test"][0]["metrics"]
     with pytest.raises(DataError, match="questions of the user-holdout split is cold: their targets all have training events"):
         evaluate_bundle(out, shop[1].table, questions_about="cold")

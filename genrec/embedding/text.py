@@ -6,7 +6,10 @@ items that arrive later are written the same way.
 
 import re
 import string
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from genrec.columns import ITEM_ID
@@ -16,6 +19,8 @@ from genrec.errors import SettingError, nearest
 # Columns that describe an item in words, in the order a reader would want them. "auto" uses those that the catalogue has;
 # a catalogue with none of these names gets all its text columns.
 DESCRIPTIVE = ("title", "name", "brand", "categories", "category", "price", "year", "features", "description")
+
+CATEGORIES, PROVIDERS = ("category", "categories", "main_category"), ("brand", "seller", "store", "artist", "author")
 
 
 def default_template(catalogue: Catalogue) -> str:
@@ -35,6 +40,21 @@ def title_column(schema: pa.Schema) -> str:
     """The column that names an item to people: title or name, else the first one with text, else the id."""
     texts = [field.name for field in schema if field.name != ITEM_ID and _is_text(field.type)]
     return next((name for name in ("title", "name", *texts) if name in schema.names), ITEM_ID)
+
+
+def labels(table: pa.Table, names: Sequence[str]) -> np.ndarray | None:
+    """One label per item from the first of these columns that is there, "" where unknown: object [N]; None where none is.
+
+    Of a list the second entry is taken, where there is one, since the first is often the shop's own.
+    """
+    name = next((name for name in names if name in table.column_names), None)
+    return None if name is None else np.array([_label(value) for value in table.column(name).to_pylist()], object)
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, list):
+        return str(value[min(1, len(value) - 1)]) if value else ""
+    return str(value or "")
 
 
 def render(catalogue: Catalogue, template: str) -> list[str]:

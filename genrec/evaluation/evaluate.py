@@ -63,6 +63,7 @@ class Result:
         """JSON-able, without the per-question arrays."""
         return {
             "name": self.name,
+            "ks": list(self.ks),
             "questions": self.questions,
             "repeated_targets": self.repeated_targets,
             "metrics": {p: {m: vars(e) for m, e in found.items()} for p, found in self.metrics.items()},

@@ -1,7 +1,7 @@
 """A leaderboard: one file that every later evaluation adds its lines to, and one table of it.
 
-In: an `Evaluation`. Out: a JSON Lines file, one line per ranker and run. Lines are only ever added, so nothing that was measured
-is lost; the table shows the latest line of each ranker, and keeps apart what was asked different questions.
+In: an `Evaluation`. Out: a JSON Lines file, one line per ranker and run. Lines are only ever added, so nothing that was
+measured is lost; the table shows the latest line of each ranker, and keeps apart what was asked different questions.
 """
 
 import json
@@ -26,7 +26,12 @@ def add_to_leaderboard(path: Path, evaluation: Evaluation, name: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     lines = []
     for place, result in enumerate(evaluation.results):
-        entry = {"name": result.name if place else name, "time": now, "questions": evaluation.questions, "asked": result.questions}
+        entry = {
+            "name": result.name if place else name,
+            "time": now,
+            "questions": evaluation.questions,
+            "asked": result.questions,
+        }
         entry |= {"about": evaluation.about, "metrics": result.to_dict()["metrics"], "seconds": result.seconds}
         lines.append(json.dumps(entry) + "\n")
     with path.open("a", encoding="utf-8") as file:
@@ -45,7 +50,9 @@ def read_leaderboard(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
             entry["name"], entry["questions"], entry["metrics"]
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"Line {number} of {path} is not a leaderboard's. Choose another file, or mend that line.") from None
+            raise DataError(
+                f"Line {number} of {path} is not a leaderboard's. Choose another file, or mend that line."
+            ) from None
         entries.append(entry)
     return entries
 
@@ -65,5 +72,7 @@ def leaderboard_table(entries: list[dict[str, Any]], protocol: str = "masked", s
             for entry in ranked
         ]  # fmt: skip
         header = ["model", *SHOWN, f"95 % of {sort_by}", "ms", "day"]
-        tables.append(f"Questions {questions[:12]}, {ranked[0]['asked'] if ranked else 0}, {protocol}\n\n{markdown_table(header, rows)}")
+        tables.append(
+            f"Questions {questions[:12]}, {ranked[0]['asked'] if ranked else 0}, {protocol}\n\n{markdown_table(header, rows)}"
+        )
     return "\n\n".join(tables)

@@ -6,6 +6,7 @@ In: a `Report`, or rows of a comparison. Out: HTML as text. Whatever the catalog
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment
 from matplotlib.axes import Axes
@@ -35,6 +36,14 @@ def html(report: Report, title: str) -> str:
         sure=_sure(report), results=plot(lambda ax: _results(ax, report.compared), 6.4, 0.6 + 0.36 * len(report.compared)),
         trade=plot(lambda ax: _trade(ax, report.compared)), slices=_slices(report.slices),
     )  # fmt: skip
+
+
+def write_report(report: Report, folder: Path, title: str) -> Path:
+    """Write `evaluation.json`, `questions.parquet` and `evaluation.html`, whose path is returned."""
+    report.evaluation.save(folder, report.to_dict())
+    page = folder / "evaluation.html"
+    page.write_text(html(report, title), encoding="utf-8")
+    return page
 
 
 def comparison_html(rows: Sequence[Compared], title: str, metric: str) -> str:

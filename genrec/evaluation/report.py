@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from genrec.data.splits import Targets
+from genrec.evaluation.code_level import code_level
 from genrec.evaluation.compare import Compared, compare
 from genrec.evaluation.evaluate import Result
 from genrec.evaluation.leaks import Leak
@@ -37,8 +38,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """protocol: "masked" or "unmasked", of everything but the results themselves. slices and lists: by ranker; slices of the model
-    and of the best other one.
+    """protocol: "masked" or "unmasked", of everything but the results themselves. slices and lists: by ranker; slices of the
+    model and of the best other one. code_level: the model's NDCG if any item with the answer's codes were a hit.
     """
 
     evaluation: Evaluation
@@ -46,6 +47,7 @@ class Report:
     compared: list[Compared]
     slices: dict[str, list[SliceRow]]
     lists: dict[str, ListQuality]
+    code_level: float | None
     leaks: list[Leak]
     good: list[Example]
     bad: list[Example]
@@ -57,6 +59,7 @@ class Report:
             "compared": [asdict(row) | {"verdict": row.verdict} for row in self.compared],
             "slices": {name: [asdict(row) for row in rows] for name, rows in self.slices.items()},
             "lists": {name: asdict(found) for name, found in self.lists.items()},
+            "code_level_ndcg": self.code_level,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
 
@@ -66,11 +69,14 @@ def full_report(
     questions: Targets,
     context: ListContext,
     titles: Sequence[str],
+    codes: np.ndarray | None,
     leaks: Sequence[Leak],
     protocol: str,
     seed: int = 0,
 ) -> Report:
-    """protocol: which lists are looked at closely. titles: of the items, [N]. context: what else is known about them."""
+    """protocol: which lists are looked at closely. titles and codes: of the items, [N] and [N, L] (None: the model has none).
+    context: what else is known about them.
+    """
     results = evaluation.results
     model, *others = results
     slices = slices_of(questions, context.counts, context.categories)
@@ -88,6 +94,7 @@ def full_report(
             )
             for result in results
         },
+        None if codes is None else code_level(model.rows[protocol], questions.items, codes, [k])[f"code_ndcg@{k}"],
         list(leaks),
         *(examples(model, questions, titles, protocol, hit, seed) for hit in (True, False)),
     )  # fmt: skip
@@ -96,7 +103,8 @@ def full_report(
 def examples(
     result: Result, questions: Targets, titles: Sequence[str], protocol: str, hit: bool, seed: int = 0, many: int = EXAMPLES
 ) -> list[Example]:
-    """Questions drawn at random among those whose answer came first (hit) or was not in the list, longer histories first choice."""
+    """Questions drawn at random among those whose answer came first (hit) or was not in the list; histories of three or more
+    are the first choice."""
     positions = result.positions[protocol]
     chosen = np.flatnonzero(positions == 0 if hit else positions < 0)
     told = chosen[questions.histories.lengths[chosen] >= 3]  # a history of one or two says little to a reader

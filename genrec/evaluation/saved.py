@@ -9,7 +9,7 @@ Legend: `M` questions.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ class Evaluation:
         results = [result.to_dict() for result in self.results]
         return {"format": FORMAT, "about": self.about, "questions": self.questions, "results": results}
 
-    def save(self, folder: Path) -> None:
-        """Write both files. Raises `DataError` for two results of one name: nobody could tell them apart later."""
+    def save(self, folder: Path, more: dict[str, Any] | None = None) -> None:
+        """Write both files; `more` goes beside the numbers. Raises `DataError` for two results of one name: nobody could tell
+        them apart later.
+        """
         names = [result.name for result in self.results]
         if len(set(names)) != len(names):
             raise DataError(f"Results must have different names, got {names}.")
@@ -59,7 +61,7 @@ class Evaluation:
                 columns[f"{result.name}, {protocol}"] = pa.array(positions.astype(np.int32))
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), folder / QUESTIONS)
-        (folder / NUMBERS).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / NUMBERS).write_text(json.dumps(self.to_dict() | (more or {}), indent=2) + "\n", encoding="utf-8")
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -86,3 +88,27 @@ def read_evaluation(folder: Path) -> Evaluation:
     if evaluation.questions != numbers["questions"]:
         raise BundleError(f"The files in {folder} are not of one evaluation. Copy the folder again.")
     return evaluation
+
+
+def side_by_side(evaluations: dict[Path, Evaluation]) -> list[Result]:
+    """All results of evaluations of the same questions: each folder's model under the folder's name, baselines once.
+
+    Raises `DataError` where the questions differ, or where two models would have the same name.
+    """
+    first = next(iter(evaluations.values()), None)
+    if first is None:
+        raise DataError("There is nothing to compare. Give folders that `genrec evaluate --out` wrote.")
+    models: dict[str, Result] = {}
+    baselines: dict[str, Result] = {}
+    for folder, evaluation in evaluations.items():
+        if evaluation.questions != first.questions:
+            raise DataError(
+                f"{folder} asked other questions than {next(iter(evaluations))}. Evaluate on the same events, split and part."
+            )
+        name = folder.resolve().name
+        if name in models:
+            raise DataError(f"Two of the folders are called {name!r}. Rename one: a model is listed under its folder's name.")
+        models[name] = replace(evaluation.results[0], name=name)
+        for result in evaluation.results[1:]:
+            baselines.setdefault(result.name, result)
+    return [*models.values(), *(result for name, result in baselines.items() if name not in models)]
