@@ -33,8 +33,9 @@ class SequenceConfig:
 
     Training. epochs: passes over the data at most. patience: epochs without a better validation score before stopping.
     batch_size: positions per step, padding included. learning_rate: peak of the schedule. weight_decay: AdamW's. sampled: items
-    drawn for each step's softmax, 0 for the softmax over the whole catalogue. validation_users: users drawn for the score
-    after each epoch.
+    drawn for each step's softmax, 0 for the softmax over the whole catalogue. full_softmax_up_to: size of the largest catalogue
+    for that; a larger one is refused until one of the two is raised. validation_users: users drawn for the score after each
+    epoch.
     """
 
     width: int = 64
@@ -44,12 +45,13 @@ class SequenceConfig:
     dropout: float = 0.5
     filter_weight: float = 0.0
     frequencies: int = 3
-    epochs: int = 60
+    epochs: int = 30
     patience: int = 5
     batch_size: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     sampled: int = 0
+    full_softmax_up_to: int = 200_000
     validation_users: int = 4000
     seed: int = 0
 
@@ -59,6 +61,7 @@ class SequenceConfig:
         check_training(self.epochs, self.batch_size, self.learning_rate, self.seed)
         check_integer("frequencies", self.frequencies, 1, self.history // 2 + 1)
         check_integer("sampled", self.sampled, 0)
+        check_integer("full_softmax_up_to", self.full_softmax_up_to, 1)
         if self.width % self.heads:
             raise SettingError(f"width must be a multiple of heads, got {self.width} and {self.heads}.")
         if not 0 <= self.dropout < 1:

@@ -22,15 +22,14 @@ from torch import Tensor
 from genrec.data.interactions import Histories, pad_histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError, check_integer
-from genrec.evaluation.baselines import Popularity, places, top
-from genrec.evaluation.metrics import ndcg_at
+from genrec.evaluation.baselines import Popularity, top
+from genrec.evaluation.metrics import hit_positions, ndcg_at
 from genrec.evaluation.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
 from genrec.evaluation.sequence_network import SequenceConfig, SequenceNetwork
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 
 SASREC = SequenceConfig()
 BSAREC = SequenceConfig(filter_weight=0.7, heads=1)
-FULL_SOFTMAX = 200_000  # items: beyond it a pass over the data with the full softmax takes hours, and is refused
 BATCH, BATCH_CELLS = 256, 2**25  # histories ranked at once, fewer where their scores [B, N] would pass 128 MB
 
 
@@ -48,10 +47,10 @@ class SequenceRanker:
         Leaves `scores`, the validation NDCG@10 after each epoch, and the weights of the best. Raises `DataError` where there is
         nothing to learn from or to stop on, `SettingError` for a catalogue too large for the full softmax.
         """
-        if items > FULL_SOFTMAX and not self.config.sampled:
+        if items > self.config.full_softmax_up_to and not self.config.sampled:
             raise SettingError(
-                f"sampled must be above 0 for a catalogue of more than {FULL_SOFTMAX} items, got 0 and {items} items. "
-                "Draw items for the softmax, for example sampled=8192."
+                f"The full softmax is for at most full_softmax_up_to = {self.config.full_softmax_up_to} items, got {items}. "
+                "Draw items for it, for example sampled=8192, or raise full_softmax_up_to and wait longer."
             )
         self.popularity = Popularity().fit(train, items)
         windows = training_windows(train, self.config.history)
@@ -95,7 +94,7 @@ class SequenceRanker:
             ends = torch.tensor([len(history) - 1 for history in latest], device=table.device)
             states = self.network(torch.from_numpy(pad_histories(latest, len(table))).to(table.device))
             states = states[torch.arange(len(users), device=table.device), ends]
-            if not torch.isfinite(states).all():  # places and lists of numbers that are none would look like hits
+            if not torch.isfinite(states).all():
                 raise SettingError(f"Training {self.name} diverged: its states are no numbers. Lower learning_rate.")
             scores = (states @ table.T).cpu().numpy()
             if exclude_seen:
@@ -118,10 +117,8 @@ class SequenceRanker:
             return sampled_cross_entropy(states, network.table, right, drawn.to(right.device), log_expected.to(right.device))
 
         def score() -> float:
-            found = np.full(len(questions), -1, np.int64)
-            for users, scores in self._scores(questions.histories, exclude_seen):
-                found[users] = places(scores, questions.items[users])
-            return float(ndcg_at(found, 10).mean())
+            rows, _ = self.rank(questions.histories, 10, exclude_seen)
+            return float(ndcg_at(hit_positions(rows, questions.items), 10).mean())
 
         lengths = np.array([len(window) - 1 for window in windows], np.int64)
         per_epoch = len(length_cuts(lengths, config.batch_size)) - 1
@@ -141,7 +138,9 @@ class SequenceRanker:
 
 def training_windows(histories: Histories, history: int) -> list[np.ndarray]:
     """Stretches of 2 to `history` + 1 items, cut from the end; each begins with the item that the one before it ends with, so
-    every step from one item to the next is in exactly one of them."""
-    return [
+    every step from one item to the next is in exactly one of them. They come in an order of their own, so that the order of
+    the users changes nothing."""
+    windows = [
         items[max(0, stop - history - 1) : stop] for items in histories.to_lists() for stop in range(len(items), 1, -history)
     ]
+    return sorted(windows, key=lambda window: window.tobytes())

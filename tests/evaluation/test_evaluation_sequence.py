@@ -145,6 +145,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     assert first.scores == again.scores
 
 
+def test_the_order_of_the_users_changes_nothing() -> None:
+    train, config = walks(150, seed=0), replace(MODELS["sasrec"], epochs=2)
+    shuffled = train.select(np.random.default_rng(5).permutation(150))
+    first, other = (SequenceRanker(config).fit(part, ITEMS, questions(60, seed=1), False) for part in (train, shuffled))
+    assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), other.network.parameters(), strict=True))
+
+
 def test_fitting_leaves_the_callers_random_numbers_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -216,11 +223,10 @@ def test_a_model_trained_on_drawn_items_learns_the_walk_too() -> None:
     assert result.metrics["unmasked"]["recall@1"].mean > 0.9
 
 
-def test_a_huge_catalogue_is_refused_until_somebody_asks_for_drawn_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence_ranker, "FULL_SOFTMAX", ITEMS - 1)
-    with pytest.raises(SettingError, match="sampled must be above 0 for a catalogue of more than 11 items"):
-        fitted(MODELS["sasrec"])
-    fitted(MODELS["sasrec"], sampled=4, epochs=1)
+def test_a_huge_catalogue_is_refused_until_somebody_asks_for_drawn_items() -> None:
+    with pytest.raises(SettingError, match="at most full_softmax_up_to = 11 items, got 12"):
+        fitted(MODELS["sasrec"], full_softmax_up_to=ITEMS - 1)
+    fitted(MODELS["sasrec"], full_softmax_up_to=ITEMS - 1, sampled=4, epochs=1)
 
 
 def test_every_position_but_the_first_is_a_question_once_an_epoch_and_padding_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +269,7 @@ def test_nothing_to_learn_from_or_to_stop_on_is_an_error() -> None:
     [
         {"width": 0}, {"layers": 0}, {"heads": 3}, {"history": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"filter_weight": 1.0},
         {"frequencies": 0}, {"frequencies": 27}, {"epochs": 0}, {"patience": 0}, {"batch_size": 0}, {"learning_rate": 0.0},
-        {"weight_decay": -1.0}, {"sampled": -1}, {"validation_users": 0}, {"seed": -1},
+        {"weight_decay": -1.0}, {"sampled": -1}, {"full_softmax_up_to": 0}, {"validation_users": 0}, {"seed": -1},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting: dict) -> None:
