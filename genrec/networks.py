@@ -135,8 +135,8 @@ def _length_batches(lengths: np.ndarray, batch_size: int, device: torch.device) 
     """The same, of rows of nearly the same length; a pass takes every row once, in `len(length_cuts(...)) - 1` batches."""
     cuts = length_cuts(lengths, batch_size)
     while True:
-        order = torch.randperm(len(lengths)).numpy()
-        order = torch.from_numpy(order[np.argsort(lengths[order], kind="stable")]).to(device)
+        drawn = torch.randperm(len(lengths)).numpy()
+        order = torch.from_numpy(drawn[np.argsort(lengths[drawn], kind="stable")]).to(device)
         for number in torch.randperm(len(cuts) - 1).tolist():
             yield order[cuts[number] : cuts[number + 1]]
 
