@@ -1,11 +1,12 @@
-"""What item tokenizers and embedders with a neural network share: perceptrons, their training, and their use without PyTorch.
+"""What item tokenizers, embedders and baselines with a neural network share: perceptrons, training, and use without PyTorch.
 
 In: arrays. Out: weights as NumPy arrays, so that what was fitted is arrays like any other. Networks are trained in
 float32 and used in float64, so that an item's codes do not depend on who else is in the call.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,16 @@ def seeded(seed: int, work: Callable[[], Any]) -> Any:
         return work()
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """score: of the module as it is, higher is better; called every `every` steps, with the module in evaluation mode.
+    patience: scores in a row that are not above the best before training stops."""
+
+    score: Callable[[], float]
+    every: int
+    patience: int
+
+
 def train_on(
     rows: np.ndarray,
     module: nn.Module,
@@ -62,10 +73,16 @@ def train_on(
     learning_rate: float,
     weight_decay: float = 0.0,
     desc: str,
-) -> None:
+    lengths: np.ndarray | None = None,
+    stopping: EarlyStopping | None = None,
+) -> list[float]:
     """AdamW over random batches of the rows of an array [N, ...], with a warm-up and a linear way down; on a GPU where there is
-    one."""
-    batch_size = min(batch_size, len(rows))
+    one.
+
+    lengths: of the rows [N], where they differ: a batch then holds rows of nearly the same length, and `batch_size` is its rows
+    times its longest length (see `length_cuts`). stopping: leave the module at its best score. Returns the scores, none without
+    `stopping`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device).train()
     data = torch.from_numpy(rows).to(device)
@@ -74,18 +91,65 @@ def train_on(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
     )
-    order, place = torch.randperm(len(data), device=device), 0
-    for _ in tqdm(range(steps), desc=desc, leave=False):
-        if place + batch_size > len(order):
-            order, place = torch.randperm(len(data), device=device), 0
-        batch = data[order[place : place + batch_size]]
-        place += batch_size
+    if lengths is None:
+        batches = _random_batches(len(data), batch_size, device)
+    else:
+        batches = _length_batches(lengths, batch_size, device)
+    scores: list[float] = []
+    best: dict[str, Tensor] = {}
+    bar = tqdm(range(1, steps + 1), desc=desc, leave=False)
+    for step in bar:
+        batch = data[next(batches)]
         optimizer.zero_grad()
         loss(batch).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        if stopping is None or step % stopping.every:
+            continue
+        module.eval()
+        with torch.no_grad():
+            scores.append(stopping.score())
+        module.train()
+        if scores[-1] > max(scores[:-1], default=-np.inf):
+            best = {name: value.clone() for name, value in module.state_dict().items()}
+        bar.set_postfix(score=f"{scores[-1]:.4f}", best=f"{max(scores):.4f}")
+        if len(scores) - 1 - int(np.argmax(scores)) >= stopping.patience:
+            break
+    if best:
+        module.load_state_dict(best)
     module.to("cpu").eval()
+    return scores
+
+
+def _random_batches(count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Row numbers of one batch after the other, without end; what is left of a pass over the rows is left out."""
+    batch_size = min(batch_size, count)
+    while True:
+        order = torch.randperm(count, device=device)
+        for start in range(0, count - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+
+
+def _length_batches(lengths: np.ndarray, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """The same, of rows of nearly the same length; a pass takes every row once, in `len(length_cuts(...)) - 1` batches."""
+    cuts = length_cuts(lengths, batch_size)
+    while True:
+        drawn = torch.randperm(len(lengths)).numpy()
+        order = torch.from_numpy(drawn[np.argsort(lengths[drawn], kind="stable")]).to(device)
+        for number in torch.randperm(len(cuts) - 1).tolist():
+            yield order[cuts[number] : cuts[number + 1]]
+
+
+def length_cuts(lengths: np.ndarray, most: int) -> list[int]:
+    """Where to cut rows sorted by length, so that a batch's rows times its longest length is at most `most`, or it is one row:
+    the first row of each batch, and at the end the number of rows."""
+    cuts, first = [0], 0
+    for number, longest in enumerate(np.sort(lengths)):
+        if number > first and longest * (number - first + 1) > most:
+            cuts.append(number)
+            first = number
+    return [*cuts, len(lengths)]
 
 
 def info_nce(

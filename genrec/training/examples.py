@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from genrec.data.interactions import Histories
 from genrec.models.tokens import TokenLayout, write_histories
+from genrec.networks import length_cuts
 from genrec.training.distillation import item_ends
 
 IGNORED = -100  # the label that Hugging Face models leave out of the loss
@@ -52,13 +53,7 @@ class LengthBatches(Sampler[list[int]]):
 
     def __init__(self, lengths: np.ndarray, tokens_per_item: int, batch_tokens: int, seed: int) -> None:
         self.lengths, self.seed, self.epoch = lengths, seed, 0
-        tokens = 1 + tokens_per_item * np.sort(lengths)
-        self.cuts, first = [0], 0
-        for number, longest in enumerate(tokens):
-            if number > first and longest * (number - first + 1) > batch_tokens:
-                self.cuts.append(number)
-                first = number
-        self.cuts.append(len(tokens))
+        self.cuts = length_cuts(1 + tokens_per_item * lengths, batch_tokens)
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
