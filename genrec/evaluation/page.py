@@ -17,6 +17,7 @@ from genrec.evaluation.report import Report
 from genrec.evaluation.slices import SliceRow
 from genrec.plots import COLOUR, INK, OTHER, plot
 
+SHOWN = ("recall", "ndcg", "mrr")  # hit rate and MAP are the same numbers where a question has one answer
 # What each number of a list says, in the words of someone who reads it for the first time.
 LISTS = {
     "coverage": "share of the catalogue that anybody is shown",
@@ -34,7 +35,8 @@ def html(report: Report, title: str) -> str:
     return _render(
         "evaluation.html.jinja", title=title, report=report, compared=report.compared, lists=_lists(report.lists),
         sure=_sure(report), results=plot(lambda ax: _results(ax, report.compared), 6.4, 0.6 + 0.36 * len(report.compared)),
-        trade=plot(lambda ax: _trade(ax, report.compared)), slices=_slices(report.slices),
+        trade=plot(lambda ax: _trade(ax, report.compared), 6.4, 3.2), slices=_slices(report.slices),
+        shown=[name for name in report.evaluation.results[0].metrics[report.protocol] if name.split("@")[0] in SHOWN],
     )  # fmt: skip
 
 
@@ -92,6 +94,8 @@ def _trade(ax: Axes, rows: Sequence[Compared]) -> None:
     front = sorted((cost, row.estimate.mean) for row, cost in zip(rows, costs, strict=True) if row.best_trade)
     ax.step(*zip(*front, strict=True), where="post", color=COLOUR, linewidth=1)
     ax.set(xscale="log", xlabel="milliseconds per question", ylabel="quality", title="Quality against cost")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.tick_params(which="minor", labelbottom=False)
     ax.margins(x=0.25, y=0.15)
 
 

@@ -6,7 +6,7 @@ Legend: `M` questions, `N` items, `D` vector width.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from genrec.evaluation.saved import Evaluation
 from genrec.evaluation.slices import SliceRow, slice_table, slices_of
 
 EXAMPLES = 4  # of each kind
+PROVIDERS = 20  # that are named in the numbers
 LATEST, SHOWN = 6, 5  # items of a history, and of a list, that an example shows
 
 
@@ -58,10 +59,18 @@ class Report:
             "protocol": self.protocol,
             "compared": [asdict(row) | {"verdict": row.verdict} for row in self.compared],
             "slices": {name: [asdict(row) for row in rows] for name, rows in self.slices.items()},
-            "lists": {name: asdict(found) for name, found in self.lists.items()},
+            "lists": {name: asdict(_shortened(found)) for name, found in self.lists.items()},
             "code_level_ndcg": self.code_level,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
+
+
+def _shortened(found: ListQuality) -> ListQuality:
+    """Without the single providers but the most shown ones: a catalogue has thousands."""
+    if found.providers is None:
+        return found
+    most = sorted(found.providers.groups, key=lambda group: -group.exposure)[:PROVIDERS]
+    return replace(found, providers=replace(found.providers, groups=tuple(most)))
 
 
 def full_report(
