@@ -43,6 +43,8 @@ class DASConfig(AutoencoderConfig):
     codebook_size: int = 512
     hidden: tuple[int, ...] = (256, 128)
     codebook: Literal["ema", "gradient"] = "gradient"
+    steps: int = 2_000  # each sees four batches: both sides, alone and clicked
+    batch_size: int = 512
     user_to_item: float = 0.1
     item_to_user: float = 0.1
     same_user: float = 0.1
