@@ -63,7 +63,8 @@ def main() -> None:
 
 def trained(name: str, seed: int, arguments: argparse.Namespace) -> Bundle:
     """The decoder of one recipe and seed, from its folder where it was trained before."""
-    out = arguments.out / f"{name}-{seed}"
+    distilled = f"-distilled-{arguments.distillation}" if arguments.distillation else ""
+    out = arguments.out / f"{name}-{seed}-{arguments.epochs}-epochs{distilled}"
     try:
         return read_bundle(out)
     except BundleError:

@@ -272,6 +272,8 @@ def _tokenizers(args: argparse.Namespace) -> int:
 
     if args.action == "diff":
         old, new = (CodeTable.load(folder / "codes.parquet") for folder in (args.old, args.new))
+        if args.out:
+            _check_table(args.out)
         found = diff(old, new)
         made = "by the same tokenizer" if old.tokenizer == new.tokenizer else "by another tokenizer"
         print(f"generation {old.generation} -> {new.generation}, {made}")
@@ -457,20 +459,26 @@ def _check_writable(path: Path) -> None:
         raise SettingError(f"{path} cannot be written: it is a folder, or its folder does not exist.")
 
 
+def _check_table(path: Path) -> None:
+    _check_writable(path)
+    if path.suffix not in (".parquet", ".csv", ".jsonl", ".ndjson"):
+        raise SettingError(f"--out must end in .parquet, .csv or .jsonl, got {path.name!r}.")
+
+
 def _write_table(table: Any, path: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet
+
+    _check_table(path)
 
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(table, path)
     elif path.suffix == ".csv":
         table = table.select([f.name for f in table.schema if not str(f.type).startswith(("list", "large_list", "struct"))])
         pyarrow.csv.write_csv(table, path)
-    elif path.suffix in (".jsonl", ".ndjson"):
+    else:
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
-    else:
-        raise SettingError(f"--out must end in .parquet, .csv or .jsonl, got {path.name!r}.")
 
 
 def _print_table(table: Any) -> None:

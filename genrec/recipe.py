@@ -155,6 +155,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed, 0, 2**31 - 16)
+        if self.training.distillation and self.model.pretrained and self.model.lora_rank:
+            raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
 

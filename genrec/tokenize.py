@@ -40,6 +40,17 @@ from genrec.tokenizers.report import Quality, comparison, measure
 
 log = logging.getLogger(__name__)
 
+# What a folder of codes is made of, its manifest aside.
+OWN = {
+    "codes.parquet",
+    "catalogue.parquet",
+    "vectors.safetensors",
+    "item_tokenizer",
+    "embedder",
+    "quality.json",
+    "quality.html",
+}
+
 
 def tokenize(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = None, overwrite: bool = False) -> Path:
     """Give every item of a catalogue its codes and write them to the folder `out`, with a report (`quality.html`,
@@ -51,6 +62,7 @@ def tokenize(items: Any, interactions: Any, out: str | Path, recipe: Recipe | No
     recipe, out, started = recipe or Recipe(), Path(out), time.perf_counter()
     _check_folder(out, overwrite)
     catalogue, split, hashes = _read(items, interactions, recipe)
+    check_needs(recipe, split is not None)
     embedder, vectors = make_vectors(catalogue, split.train if split else None, recipe)
     tokenizer, table = make_codes(catalogue, vectors, split.train if split else None, recipe)
     made = PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {})
@@ -109,6 +121,7 @@ def compare(recipes: Mapping[str, Recipe], items: Any, interactions: Any) -> tup
     rows, found = [], {}
     for name, recipe in recipes.items():
         catalogue, split, hashes = _read(items, interactions, recipe)
+        check_needs(recipe, split is not None)
         key = (recipe.text.encoder, recipe.text.template, recipe.seed, hashes["items"])
 
         def once(encode: Callable[[], np.ndarray], key: tuple[Any, ...] = key) -> np.ndarray:
@@ -138,13 +151,23 @@ def make_vectors(
     return embedder, embedder.fit(catalogue, train, once)
 
 
+def check_needs(recipe: Recipe, interactions: bool) -> None:
+    """Refuse a tokenizer that needs interactions where there are none: told before the vectors are made, not after."""
+    asks = {
+        f"tokenizer.family {recipe.tokenizer.family!r}": recipe.tokenizer.make(recipe.seed).wants_histories,
+        "tokenizer.fit_on 'training'": recipe.tokenizer.fit_on == "training",
+        "tokenizer.collision_policy 'popular-suffix'": recipe.tokenizer.collision_policy == "popular-suffix",
+    }
+    for what, needed in asks.items():
+        if needed and not interactions:
+            raise SettingError(f"{what} as the recipe has it learns from histories. Give --interactions.")
+
+
 def make_codes(
     catalogue: Catalogue, vectors: np.ndarray, train: Histories | None, recipe: Recipe
 ) -> tuple[ItemTokenizer, CodeTable]:
     """The fitted item tokenizer, and the code table under the collision policy."""
     tokenizer = recipe.tokenizer.make(recipe.seed)
-    if train is None and (tokenizer.wants_histories or recipe.tokenizer.fit_on == "training"):
-        raise SettingError("This item tokenizer learns from histories. Give --interactions.")
     if train is not None and recipe.tokenizer.fit_on == "training":
         met, items = np.unique(train.items, return_inverse=True)
         tokenizer.fit(vectors[met], replace(train, items=items.reshape(-1)))
@@ -246,4 +269,5 @@ def _check_folder(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise BundleError(f"{out} is not empty. Choose another folder, or pass --overwrite to replace the codes in it.")
-    read_manifest(out, CODES)
+    if {path.name for path in out.iterdir()} - OWN:  # what a first run left that was killed is ours, and can go
+        read_manifest(out, CODES)

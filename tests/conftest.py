@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from quick import QUICK
 
 # Before torch is imported anywhere: worker processes that spin against each other are ten times slower.
@@ -14,6 +15,9 @@ from genrec.data.interactions import Interactions
 from genrec.data.synthetic import make_shop
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
+
+settings.register_profile("genrec", deadline=None)  # a busy machine is no mistake
+settings.load_profile("genrec")
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_the_order_of_the_rows_changes_no_code(shop: Shop, tmp_path: Path) -> No
 
 
 def test_codebooks_of_training_items_do_not_know_the_others(shop: Shop, tmp_path: Path) -> None:
-    """As RPG fits OPQ: items that no training history holds change no codebook."""
+    """As RPG fits OPQ: vectors of items that no training history holds change no codebook."""
     cold = set(shop[0].item_ids[:8])
     events = shop[1].table.filter(pa.array([item not in cold for item in shop[1].table.column("item_id").to_pylist()]))
     recipe = load_recipe(overrides=QUICK | {"text.collaborative_width": 0, "tokenizer.fit_on": "training"})
@@ -88,8 +88,14 @@ def test_codebooks_of_training_items_do_not_know_the_others(shop: Shop, tmp_path
     assert len(met) < len(made.table)
     alone = recipe.tokenizer.make(recipe.seed).fit(made.vectors[met])
     assert alone.fingerprint == made.tokenizer.fingerprint != recipe.tokenizer.make(recipe.seed).fit(made.vectors).fingerprint
-    with pytest.raises(SettingError, match="Give --interactions"):
-        tokenize(shop[0].table, None, tmp_path / "none", recipe)
+    for change in (
+        {"tokenizer.fit_on": "training"},
+        {"tokenizer.family": "das"},
+        {"tokenizer.collision_policy": "popular-suffix"},
+    ):
+        alone = load_recipe(overrides=TEXT | {"text.collaborative_width": 0} | change)
+        with pytest.raises(SettingError, match=r"learns from histories. Give --interactions"):
+            tokenize(shop[0].table, None, tmp_path / "none", alone)
 
 
 def test_the_next_generation_moves_no_code(codes: Path, shop: Shop, tmp_path: Path) -> None:
@@ -193,10 +199,13 @@ def test_codes_that_a_crash_left_half_written_are_refused_and_can_be_replaced(
     with monkeypatch.context() as patch:
         patch.setattr("genrec.published.write_manifest", crash)
         with pytest.raises(KeyboardInterrupt):
+            tokenize(shop[0].table, shop[1].table, tmp_path / "first", recipe)
+        with pytest.raises(KeyboardInterrupt):
             tokenize(shop[0].table, shop[1].table, out, load_recipe(overrides=QUICK | {"seed": 1}), overwrite=True)
     with pytest.raises(BundleError):
         read_codes(out)
-    read_codes(tokenize(shop[0].table, shop[1].table, out, recipe, overwrite=True))
+    for folder in (out, tmp_path / "first"):
+        read_codes(tokenize(shop[0].table, shop[1].table, folder, recipe, overwrite=True))
 
 
 def test_replacing_codes_leaves_what_somebody_else_put_beside_them(shop: Shop, tmp_path: Path) -> None:
@@ -263,6 +272,9 @@ def test_the_command_line_makes_compares_and_continues_codes(
     assert "80 items keep their codes, 0 have others" in told
     assert "100.0% of the pairs of items that shared their first code still share one" in told
     assert moved.read_text().splitlines() == ['"item_id","change","before","after","kept"']
+    for wrong in ("nowhere/moved.csv", "moved.txt"):
+        assert main(["tokenizers", "diff", str(out), str(out), "--out", str(tmp_path / wrong)]) == 2
+        assert "items keep their codes" not in capsys.readouterr().out
     assert main(["tokenizers", "diff", str(out), str(tmp_path / "nowhere")]) == 2
     assert "is not a code table" in capsys.readouterr().err
     assert main(["tokenize", "--items", tables[1], "--append-to", str(out), "--out", str(tmp_path / "b"), "--seed", "1"]) == 2

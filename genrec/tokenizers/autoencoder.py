@@ -66,15 +66,15 @@ class AutoencoderConfig:
 
 
 class Autoencoder(nn.Module):
-    """vectors [n, D]: what it will be trained on; the codes are placed among them. Seed torch first."""
+    """vectors [n, D]: what it will be trained on; the codes are placed among them. whose: for errors. Seed torch first."""
 
-    def __init__(self, config: AutoencoderConfig, vectors: np.ndarray) -> None:
+    def __init__(self, config: AutoencoderConfig, vectors: np.ndarray, whose: str = "items") -> None:
         from vector_quantize_pytorch import ResidualVQ
 
         super().__init__()
         if config.codebook_size > len(vectors):
             raise SettingError(
-                f"codebook_size must be at most the number of vectors, {len(vectors)}, got {config.codebook_size}. Lower it."
+                f"codebook_size must be at most the number of {whose}, {len(vectors)}, got {config.codebook_size}. Lower it."
             )
         self.config = config
         widths = (vectors.shape[1], *config.hidden, config.latent)
@@ -98,7 +98,7 @@ class Autoencoder(nn.Module):
             self.quantised(sample)  # the first call places the codes
 
     def quantised(self, batch: Tensor) -> Tensor:
-        """What the codes of vectors [B, D] stand for: [B, d], with gradients as if nothing had been rounded."""
+        """What the codes of vectors [B, D] stand for: [B, d], with gradients that pass the rounding (see `estimator`)."""
         return self.quantiser(self.encoder(batch / self.scale))[0]
 
     def loss(self, batch: Tensor) -> Tensor:

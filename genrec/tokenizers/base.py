@@ -85,7 +85,8 @@ class ItemTokenizer(ABC):
         elif histories is None:
             raise SettingError(f"This {self.family} tokenizer learns from histories too: call fit(vectors, histories).")
         elif len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < len(vectors):
-            raise DataError(f"histories must hold rows from 0 to {len(vectors) - 1}, got {histories.items.max()}.")
+            least, most = histories.items.min(), histories.items.max()
+            raise DataError(f"histories must hold rows from 0 to {len(vectors) - 1}, got {least} to {most}.")
         else:
             histories = _canonical_histories(histories, vectors, order)
         self.state = self._fit(vectors[order], histories)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -43,12 +44,14 @@ class DASConfig(AutoencoderConfig):
     codebook_size: int = 512
     hidden: tuple[int, ...] = (256, 128)
     codebook: Literal["ema", "gradient"] = "gradient"
-    user_to_item: float = 0.1
-    item_to_user: float = 0.1
-    same_user: float = 0.1
-    same_item: float = 0.1
-    users_together: float = 0.1
-    items_together: float = 0.1
+    steps: int = 2_000  # each sees four batches: both sides, alone and clicked
+    batch_size: int = 512
+    user_to_item: float = 0.03
+    item_to_user: float = 0.03
+    same_user: float = 0.03
+    same_item: float = 0.03
+    users_together: float = 0.03
+    items_together: float = 0.03
     debias: float = 1.0
 
     def __post_init__(self) -> None:
@@ -81,7 +84,8 @@ class DAS(AutoencoderTokenizer):
 
     def _train(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
         assert histories is not None  # what `wants_histories` promises
-        if not len(histories.items):
+        histories = histories.select(np.flatnonzero(histories.lengths))
+        if not len(histories):
             raise DataError("DAS learns from what users did, and the histories are empty.")
         network = DualAlignment(self.config, vectors, histories)
         train_on(
@@ -93,9 +97,9 @@ class DAS(AutoencoderTokenizer):
 
 def user_vectors(vectors: np.ndarray, histories: Histories) -> np.ndarray:
     """The mean of the vectors [N, D] of each user's items: float32 [U, D]; zeros for a user without any."""
-    found = np.zeros((len(histories), vectors.shape[1]))
-    np.add.at(found, np.repeat(np.arange(len(histories)), histories.lengths), vectors[histories.items])
-    return (found / np.maximum(histories.lengths, 1)[:, None]).astype(np.float32)
+    events = np.ones(len(histories.items))
+    met = sp.csr_matrix((events, histories.items, histories.indptr), shape=(len(histories), len(vectors)))
+    return (met @ vectors / np.maximum(histories.lengths, 1)[:, None]).astype(np.float32)
 
 
 def clicks_of(histories: Histories) -> np.ndarray:
@@ -168,17 +172,17 @@ class Ids(nn.Module):
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared correlation of the columns of a and b [B, .]."""
-    a, b = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6) for x in (a, b))
+    a, b = ((x - x.mean(dim=0)) / (x.std(dim=0, correction=0) + 1e-6) for x in (a, b))
     return ((a.T @ b / len(a)) ** 2).mean()
 
 
 class Side(nn.Module):
     """Users or items: their vectors [n, D], the codes of these, and their ids."""
 
-    def __init__(self, config: DASConfig, vectors: np.ndarray, popularity: np.ndarray) -> None:
+    def __init__(self, config: DASConfig, vectors: np.ndarray, popularity: np.ndarray, whose: str) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.from_numpy(vectors))
-        self.codes = Autoencoder(config, vectors)
+        self.codes = Autoencoder(config, vectors, whose)
         self.ids = Ids(popularity, config.latent)
 
     def view(self, rows: Tensor, others: Tensor, own: Tensor) -> View:
@@ -203,8 +207,8 @@ class DualAlignment(nn.Module):
         taste = user_vectors(met[:, None], histories)[:, 0].astype(
             np.float64
         )  # a user follows the crowd as far as their items do
-        self.items = Side(config, vectors, met)
-        self.users = Side(config, user_vectors(vectors, histories), taste)
+        self.items = Side(config, vectors, met, "items")
+        self.users = Side(config, user_vectors(vectors, histories), taste, "users")
         by_item = np.argsort(histories.items, kind="stable")
         who = np.repeat(np.arange(len(histories)), histories.lengths)[by_item]
         self.register_buffer("who", torch.from_numpy(who))  # users by the item they clicked
@@ -214,13 +218,20 @@ class DualAlignment(nn.Module):
 
     def forward(self, clicks: Tensor) -> Tensor:
         config = self.config
-        users, items, beside = clicks.unbind(1)
-        counts = self.get_buffer("counts")[items]
-        drawn = (torch.rand(len(items), device=clicks.device) * counts).long().clamp(max=counts - 1)
-        another = self.get_buffer("who")[self.get_buffer("starts")[items] + drawn]
-        (own_user, biased_user), (own_item, biased_item) = self.users.ids(users), self.items.ids(items)
+        users, items, _ = clicks.unbind(1)
         same = (users[:, None] == users[None]) | (items[:, None] == items[None])
-        clicked = info_nce(torch.hstack([own_user, biased_user]), torch.hstack([own_item, biased_item]), TEMPERATURE, same)
-        terms = alignment(self.users.view(users, another, own_user), self.items.view(items, beside, own_item))
-        aligned = sum(getattr(config, name) * loss for name, loss in terms.items())
+        clicked = info_nce(torch.hstack(self.users.ids(users)), torch.hstack(self.items.ids(items)), TEMPERATURE, same)
+        aligned = sum(getattr(config, name) * loss for name, loss in self.aligned(clicks).items())
         return self.items.alone(config) + self.users.alone(config) + clicked + aligned
+
+    def aligned(self, clicks: Tensor) -> dict[str, Tensor]:
+        """The six losses of clicks [B, 3], with the ids' own halves."""
+        users, items, beside = clicks.unbind(1)
+        own_user, own_item = self.users.ids(users)[0], self.items.ids(items)[0]
+        return alignment(self.users.view(users, self.another(items), own_user), self.items.view(items, beside, own_item))
+
+    def another(self, items: Tensor) -> Tensor:
+        """For each of these items [B] one of the users who clicked it, drawn at random."""
+        counts = self.get_buffer("counts")[items]
+        drawn = (torch.rand(len(items), device=items.device) * counts).long().clamp(max=counts - 1)
+        return self.get_buffer("who")[self.get_buffer("starts")[items] + drawn]

@@ -7,7 +7,6 @@ Legend: `N` items, `L` levels, `D` vector width, `S` sampled items or pairs.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -63,10 +62,9 @@ def gini(counts: np.ndarray, possible: float | None = None) -> float:
 
 def fewer(questions: Targets, items: int, seed: int) -> Targets:
     """Questions whose hit rates can be measured in minutes, each history item against the whole catalogue: `SAMPLE` of them,
-    fewer where the catalogue is huge, with the latest `LONGEST` items of each history.
+    fewer where the catalogue is huge.
     """
-    chosen = questions.sample(int(np.clip(COMPARISONS / items, LEAST, SAMPLE)), seed)
-    return replace(chosen, histories=Histories.from_lists([history[-LONGEST:] for history in chosen.histories.to_lists()]))
+    return questions.sample(int(np.clip(COMPARISONS / items, LEAST, SAMPLE)), seed)
 
 
 def embedding_hit_rate(
@@ -74,9 +72,9 @@ def embedding_hit_rate(
 ) -> float:
     """Share of users whose target is among the `k` items nearest to what they have in their history (no codes, no model).
 
-    For each history item its `neighbours` nearest by cosine, merged by the best score, history left out, cut at k (FORGE); ties
-    count in part. vectors: [N, D]; targets: [U]. Give decoded vectors instead of the items' own to see what the codes keep of
-    it.
+    For each of the latest `LONGEST` history items its `neighbours` nearest by cosine, merged by the best score, history left
+    out, cut at k (FORGE); ties count in part. vectors: [N, D]; targets: [U]. Give decoded vectors instead of the items' own to
+    see what the codes keep of it.
     """
     unit = unit_rows(vectors)
     hits = 0.0
@@ -84,7 +82,7 @@ def embedding_hit_rate(
         history = np.unique(histories[user])
         if not len(history):
             continue
-        scores = unit[history] @ unit.T
+        scores = unit[np.unique(histories[user][-LONGEST:])] @ unit.T
         scores[:, history] = -np.inf
         if neighbours < scores.shape[1]:
             edge = -np.partition(-scores, neighbours - 1, axis=1)[:, neighbours - 1 : neighbours]
@@ -96,8 +94,8 @@ def embedding_hit_rate(
 
 
 def code_hit_rate(codes: np.ndarray, histories: Histories, targets: np.ndarray, ordered: bool, k: int = 20) -> float:
-    """Share of users whose target is among the `k` items with most codes in common with one item of their history: what a
-    recommender could know from the codes alone. Ties count in part; the history itself is left out.
+    """Share of users whose target is among the `k` items with most codes in common with one of the latest items of their
+    history: what a recommender could know from the codes alone. Ties count in part; the history itself is left out.
     """
     hits = 0.0
     for user in range(len(histories)):
@@ -105,7 +103,7 @@ def code_hit_rate(codes: np.ndarray, histories: Histories, targets: np.ndarray, 
         if not len(history) or targets[user] in history:
             continue
         alike = np.zeros(len(codes), np.int64)
-        for item in history:
+        for item in np.unique(histories[user][-LONGEST:]):
             np.maximum(alike, shared_levels(codes, codes[item], ordered), out=alike)
         alike[history] = -1
         own = alike[targets[user]]

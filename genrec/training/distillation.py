@@ -25,13 +25,17 @@ class Distillation(nn.Module):
         self.weight = weight
         self.head = nn.Linear(hidden, vectors.shape[1], bias=False)
         self.register_buffer("teachers", torch.from_numpy(np.ascontiguousarray(vectors, np.float32)), persistent=False)
+        _, twins = np.unique(vectors, axis=0, return_inverse=True)
+        self.register_buffer("twins", torch.from_numpy(twins.reshape(-1)), persistent=False)
 
     def forward(self, states: Tensor, items: Tensor) -> Tensor:
         """The weighted loss. states: [B, T, H]; items: int64 [B, T], the item whose last code stands there, -1 elsewhere."""
         ends = items >= 0
         rows = items[ends]
-        told = self.head(states[ends].float())
-        return self.weight * info_nce(told, self.get_buffer("teachers")[rows], TEMPERATURE, rows[:, None] == rows[None])
+        same = self.get_buffer("twins")[rows]  # an item elsewhere in the batch, or one with its very vector, is no negative
+        with torch.autocast(states.device.type, enabled=False):
+            told = self.head(states[ends].float())
+            return self.weight * info_nce(told, self.get_buffer("teachers")[rows], TEMPERATURE, same[:, None] == same[None])
 
 
 def item_ends(windows: list[np.ndarray], levels: int) -> np.ndarray:

@@ -60,13 +60,21 @@ def test_embedding_hit_rate_finds_duplicates_and_is_chance_for_noise() -> None:
     assert quality.embedding_hit_rate(vectors, histories([]), np.array([3])) == 0.0
 
 
-def test_a_huge_catalogue_is_asked_fewer_and_shorter_questions() -> None:
+def test_a_huge_catalogue_is_asked_fewer_questions() -> None:
     asked = Targets(Histories.from_lists([np.arange(80)] * 3000), np.zeros(3000, np.int64))
     assert len(quality.fewer(asked, 12_000, 0)) == quality.SAMPLE
     assert len(quality.fewer(asked, 100_000, 0)) == 400
-    few = quality.fewer(asked, 10_000_000, 0)
-    assert len(few) == quality.LEAST
-    assert few.histories[7].tolist() == list(range(30, 80)), "the latest of them"
+    assert len(quality.fewer(asked, 10_000_000, 0)) == quality.LEAST
+
+
+def test_long_histories_speak_with_their_latest_items_and_hide_all() -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 4))
+    vectors[150] = vectors[0]  # like the oldest item of the history, and like no later one
+    histories = Histories.from_lists([np.arange(100)])
+    assert quality.embedding_hit_rate(vectors, histories, np.array([10])) == 0, "what is old is no candidate either"
+    assert quality.code_hit_rate(np.arange(200)[:, None] // 2, histories, np.array([101]), ordered=True) == 0
+    assert quality.embedding_hit_rate(vectors, Histories.from_lists([[0]]), np.array([150]), k=1) == 1
+    assert quality.embedding_hit_rate(vectors, Histories.from_lists([np.arange(100)]), np.array([150]), k=1) == 0
 
 
 def test_caps_on_collisions_lower_gini_in_the_order_that_forge_reports() -> None:

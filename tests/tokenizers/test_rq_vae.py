@@ -80,5 +80,5 @@ def test_the_contrast_is_small_for_pairs_that_agree_and_forgives_shared_items() 
 
 
 def test_a_codebook_larger_than_the_catalogue_is_refused() -> None:
-    with pytest.raises(SettingError, match="codebook_size must be at most the number of vectors, 5"):
+    with pytest.raises(SettingError, match="codebook_size must be at most the number of items, 5"):
         RQVAE(RQVAEConfig(**SMALL)).fit(clustered_vectors(items=5))

@@ -69,6 +69,11 @@ def test_distillation_teaches_the_model_and_not_the_teachers() -> None:
     assert distillation.head.weight.grad is not None
     assert not distillation.get_buffer("teachers").requires_grad
     assert [name for name, _ in distillation.named_parameters()] == ["head.weight"]
+    vectors[5] = vectors[3]
+    alone = Distillation(8, vectors, 0.5)
+    alone.load_state_dict(distillation.state_dict())
+    twin = torch.tensor([[-1, -1, 3, -1, 5], [-1, -1, -1, -1, -1]])
+    assert alone(states, twin).item() == 0, "an item with the very same vector is no negative"
     twice = Distillation(8, vectors, 1.0)
     twice.load_state_dict(distillation.state_dict())
     assert twice(states, items).item() == pytest.approx(2 * distillation(states, items).item())
