@@ -13,6 +13,7 @@ from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.errors import check_choice
+from genrec.evaluation.baselines import check_baselines
 from genrec.evaluation.evaluate import Result, evaluate
 from genrec.fit import evaluate_baselines
 from genrec.recipe import Recipe, build
@@ -52,6 +53,8 @@ def evaluate_bundle(
     questions = split.validation if part == "validation" else split.test
     if max_questions:
         questions = questions.sample(max_questions, recipe.seed)
+    if baselines:
+        check_baselines(recipe.evaluation.baselines, split.train, len(bundle.catalogue))  # before the work, not after
     ranker = recommender.ranker
     ranker.beam_width = beam_width or ranker.beam_width
     result = evaluate(ranker, questions)

@@ -23,7 +23,7 @@ from genrec.evaluation.baselines.ease import EASE
 from genrec.evaluation.baselines.factors import ALS, BPR, ALSConfig, BPRConfig
 from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.evaluate import evaluate
-from genrec.fit import evaluate_baselines
+from genrec.fit import evaluate_baselines, fit
 from genrec.recipe import EvaluationConfig, Recipe
 
 TEXTS = ["red soap", "blue soap", "red towel", "printer ink", "printer paper", "", "red bag"]
@@ -195,7 +195,16 @@ def test_a_recipe_without_text_baselines_needs_no_texts(shop: tuple[Catalogue, S
     assert len(evaluate_baselines(plain, split, recipe, split.test.sample(5, 0))) == 2
 
 
-def test_what_the_data_cannot_give_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_says_before_its_work_that_a_baseline_cannot_be_measured(tmp_path: Path) -> None:
+    catalogue, interactions = make_shop(users=30, items=20, seed=2)
+    timeless = interactions.table.drop_columns(["timestamp"])
+    recipe = Recipe(evaluation=EvaluationConfig(baselines=["recent-popularity"]))
+    with pytest.raises(DataError, match="needs training events with a timestamp"):
+        fit(catalogue.table, timeless, tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_data_cannot_give_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     timeless = Histories.from_lists(TRAIN)
     check_baselines(["popularity", "item-knn"], timeless, 10**6)
     with pytest.raises(DataError, match="needs training events with a timestamp"):

@@ -79,7 +79,7 @@ def test_tuning_recent_popularity_finds_that_only_the_last_days_matter() -> None
 def test_a_half_life_of_milliseconds_is_refused_and_tuning_leaves_it_out() -> None:
     train = Histories.from_lists([[0, 1]])
     train = replace(train, times=np.array([1.7e12, 1.7e12 + 1]))
-    with pytest.raises(DataError, match="needs times in seconds since 1970, got 1.7e\\+12"):
+    with pytest.raises(DataError, match="needs timestamps in seconds since 1970, got 1.7e\\+12"):
         RecentPopularity().fit(train, 2)
     baseline = RecentPopularity(RecentPopularityConfig(None, 0.5)).fit(train, 2)
     baseline.tune(Targets(Histories.from_lists([[]]), np.array([1])), exclude_seen=True)

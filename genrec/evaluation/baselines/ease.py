@@ -30,7 +30,7 @@ from genrec.evaluation.ranking import (
 )
 
 L2S = (30.0, 100.0, 300.0)  # what `tune` tries, with all `DECAYS`
-MOST_ITEMS = 30_000  # 7.2 GB for the solve, and half of that for each of the two [N, N] results that tuning holds
+MOST_ITEMS = 30_000  # 7.2 GB for the solve; 18 GB while tuning, which holds three float32 [N, N] results beside it
 BLOCK = 1024  # columns mirrored at once
 
 

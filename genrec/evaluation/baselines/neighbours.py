@@ -125,8 +125,8 @@ class TextNeighbours:
     def fit(self, train: Histories, texts: list[str] | np.ndarray) -> Self:
         """texts: one per catalogue row, compared by TF-IDF; or vectors [N, D]. Raises `DataError` for fewer than items."""
         self.popularity = item_counts(train, len(texts))
-        near = vector_neighbours if isinstance(texts, np.ndarray) else text_neighbours
-        self.alike = near(texts, self.config.neighbours)  # type: ignore[operator]
+        kept = self.config.neighbours
+        self.alike = vector_neighbours(texts, kept) if isinstance(texts, np.ndarray) else text_neighbours(texts, kept)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:

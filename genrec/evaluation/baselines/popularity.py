@@ -75,8 +75,8 @@ class RecentPopularity:
         self.config = config or RecentPopularityConfig()
 
     def fit(self, train: Histories, items: int) -> Self:
-        """items: `N`. Raises `DataError` when the histories have no times, or rows beyond the catalogue."""
-        check_times(train)
+        """items: `N`. Raises `DataError` for histories without times, or not in seconds, or with rows beyond the catalogue."""
+        check_times(train, in_seconds=self.config.half_life is not None)
         self.popularity = item_counts(train, items)
         timed = ~np.isnan(train.times)
         self.events, self.times = train.items[timed], train.times[timed]
@@ -115,11 +115,6 @@ class RecentPopularity:
         order = np.lexsort((self.events, self.times))  # sums in an order that the table's does not change
         events, times = self.events[order], self.times[order]
         if config.half_life is not None:
-            if times[-1] >= NO_SECONDS:
-                raise DataError(
-                    f"half_life is in days and needs times in seconds since 1970, got {times[-1]:g}. Convert them (dates are "
-                    "converted by themselves), or set last_share instead."
-                )
             weights = 2.0 ** ((times - times[-1]) / (DAY * config.half_life))
         else:
             # Events at the very moment of the cut all count: which of them came first, nobody knows.
@@ -130,12 +125,18 @@ class RecentPopularity:
         return np.where(recent > 0, recent, recent[recent > 0].min() * self.popularity / (2 * self.popularity.max()))
 
 
-def check_times(train: Histories) -> None:
-    """Raise `DataError` unless some training event has a time."""
+def check_times(train: Histories, in_seconds: bool = True) -> None:
+    """Raise `DataError` unless some training event has a time, and where it must be, in seconds."""
     if np.isnan(train.times).all():
         raise DataError(
             "recent-popularity needs training events with a timestamp, got none. Add the column `timestamp`, or leave this "
             "baseline out of evaluation.baselines."
+        )
+    latest = float(np.nanmax(train.times))
+    if in_seconds and latest >= NO_SECONDS:
+        raise DataError(
+            f"A half-life in days needs timestamps in seconds since 1970, got {latest:g}. Convert them (dates are converted by "
+            "themselves), or in Python set last_share instead."
         )
 
 
