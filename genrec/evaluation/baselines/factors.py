@@ -35,7 +35,7 @@ from genrec.evaluation.ranking import (
 )
 
 ALS_GRID = ((1.0, 0.1), (10.0, 1.0), (40.0, 10.0))  # (alpha, regularization) that tuning ALS tries, with all `DECAYS`
-BPR_GRID = (0.001, 0.003, 0.01)  # regularization that tuning BPR tries, with all `DECAYS`
+BPR_GRID = (0.0003, 0.001, 0.01)  # regularization that tuning BPR tries, with all `DECAYS`
 
 
 @dataclass(frozen=True)
