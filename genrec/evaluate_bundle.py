@@ -15,6 +15,7 @@ from genrec.data.readers import load_interactions
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.embedding.text import CATEGORIES, PROVIDERS, labels, title_column
 from genrec.errors import check_choice
+from genrec.evaluation.baselines import check_baselines
 from genrec.evaluation.code_level import tokenizer_codes
 from genrec.evaluation.evaluate import MASKED, UNMASKED, evaluate
 from genrec.evaluation.leaks import check_leaks, report_leaks
@@ -62,6 +63,8 @@ def evaluate_bundle(
     questions = split.validation if part == "validation" else split.test
     if max_questions:
         questions = questions.sample(max_questions, recipe.seed)
+    if baselines:
+        check_baselines(recipe.evaluation.baselines, split.train, len(bundle.catalogue))  # before the work, not after
     ranker = recommender.ranker
     ranker.beam_width = beam_width or ranker.beam_width
     result = evaluate(ranker, questions)

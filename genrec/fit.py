@@ -29,7 +29,8 @@ from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError
-from genrec.evaluation.baselines import CooccurrenceTfidf, Popularity
+from genrec.evaluation.base import Tunable
+from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, check_baselines
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
@@ -69,6 +70,7 @@ def fit(
     codes_learned_from = None if published is None else learned_from(published)
     leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from})
     report_leaks(leaks)
+    check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
     made_with = {} if published is None else {"codes": published.table.hash}
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
@@ -144,17 +146,20 @@ def fit(
 
 
 def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, questions: Targets) -> list[Result]:
-    """Measure the recipe's baselines on the same questions as the model."""
+    """Measure the recipe's baselines on the same questions as the model. Raises what fitting them raises."""
     results = []
-    if "popularity" in recipe.evaluation.baselines:
-        results.append(evaluate(Popularity().fit(split.train, len(catalogue)), questions))
-    if "cooccurrence-tfidf" in recipe.evaluation.baselines:
-        template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
-        floor = CooccurrenceTfidf().fit(split.train, render(catalogue, template))
-        if recipe.evaluation.tune_baselines:
-            floor.tune(split.validation, exclude_seen_by_default(split.repeat_share))
-        results.append(evaluate(floor, questions))
+    for name in recipe.evaluation.baselines:
+        needed = _item_texts(catalogue, recipe) if name in NEED_TEXTS else len(catalogue)
+        baseline = BASELINES[name](recipe.seed).fit(split.train, needed)
+        if recipe.evaluation.tune_baselines and isinstance(baseline, Tunable):
+            baseline.tune(split.validation, exclude_seen_by_default(split.repeat_share))
+        results.append(evaluate(baseline, questions))
     return results
+
+
+def _item_texts(catalogue: Catalogue, recipe: Recipe) -> list[str]:
+    template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
+    return render(catalogue, template)
 
 
 def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: bool) -> Path:

@@ -17,6 +17,7 @@ import yaml
 from genrec.data.splits import QUESTIONS, SPLITS, USER_HOLDOUT
 from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
+from genrec.evaluation.baselines import BASELINES
 from genrec.models.decoder import ModelConfig
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import check_policy
@@ -27,8 +28,6 @@ from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAEConfig
 from genrec.training.trainer import TrainingConfig
-
-BASELINES = ("popularity", "cooccurrence-tfidf")
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,12 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """baselines: which of "popularity" and "cooccurrence-tfidf" to measure beside the model. tune_baselines: choose the
-    baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
+    """baselines: what to measure beside the model, of "popularity", "recent-popularity", "repeat-last", "cooccurrence-tfidf",
+    "item-knn", "text-neighbours", "ease", "als" and "bpr"; the last two need the extra `baselines`. tune_baselines: choose
+    the baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
     """
 
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[str] = field(default_factory=lambda: ["popularity", "cooccurrence-tfidf"])
     tune_baselines: bool = True
     max_questions: int = 0
 

@@ -1,8 +1,8 @@
-"""The baselines against naive code, and what every ranker promises."""
+"""The co-occurrence + TF-IDF floor against naive code, and its tuning."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -11,11 +11,12 @@ from genrec.data.splits import Targets, leave_one_out
 from genrec.data.synthetic import make_shop
 from genrec.embedding.text import default_template, render
 from genrec.errors import DataError, SettingError
-from genrec.evaluation import baselines
-from genrec.evaluation.base import Ranker
-from genrec.evaluation.baselines import CooccurrenceTfidf, FloorConfig, Popularity, places, text_neighbours, top
+from genrec.evaluation import ranking
+from genrec.evaluation.baselines import floor as floor_module
+from genrec.evaluation.baselines.floor import CooccurrenceTfidf, FloorConfig
+from genrec.evaluation.baselines.neighbours import text_neighbours
+from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.evaluate import evaluate
-from genrec.evaluation.metrics import hit_positions
 
 TEXTS = ["red soap", "blue soap", "red towel", "printer ink", "printer paper", ""]
 TRAIN = [[0, 1, 2], [1, 2, 0], [3, 4], [0, 1], [3, 4, 0]]
@@ -83,40 +84,23 @@ def test_an_empty_history_gets_the_popularity_order() -> None:
     assert rows[1].tolist() != expected[1].tolist()
 
 
-def test_unmasked_rankings_may_hold_seen_items(ranker: Ranker) -> None:
-    rows, _ = ranker.rank(Histories.from_lists([[0, 1, 2]]), 6, exclude_seen=False)
-    assert sorted(rows[0]) == list(range(6))
-
-
 def test_fitting_again_and_other_batches_give_the_same_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Histories.from_lists([[0, 1], [], [3], [2, 4, 0], [5]])
     rows, scores = floor().rank(asked, 4, exclude_seen=True)
     for size in (1, 2):
-        monkeypatch.setattr(baselines, "BATCH", size)
+        monkeypatch.setattr(ranking, "BATCH", size)
         again, scores_again = floor().rank(asked, 4, exclude_seen=True)
         np.testing.assert_array_equal(rows, again)
         np.testing.assert_array_equal(scores, scores_again)
 
 
 def test_large_catalogues_are_scored_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "BATCH_CELLS", 13)
+    monkeypatch.setattr(ranking, "BATCH_CELLS", 13)
     sizes = []
     score = CooccurrenceTfidf._score
     monkeypatch.setattr(CooccurrenceTfidf, "_score", lambda self, batch: sizes.append(len(batch)) or score(self, batch))
     floor().rank(Histories.from_lists([[0]] * 5), 1, exclude_seen=False)
     assert sizes == [2, 2, 1]
-
-
-@settings(max_examples=30)
-@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, -np.inf]), min_size=6, max_size=6), min_size=1, max_size=4), st.data())
-def test_places_are_where_top_puts_the_target(lines: list[list[float]], data: st.DataObject) -> None:
-    scores = np.array(lines)
-    targets = np.array([data.draw(st.integers(0, 5)) for _ in lines])
-    rows = np.full(scores.shape, -1)
-    for user, line in enumerate(scores):
-        best = top(line, 6)
-        rows[user, : len(best)] = best
-    assert places(scores, targets).tolist() == hit_positions(rows, targets).tolist()
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -126,8 +110,8 @@ def test_tuning_keeps_the_first_best_pair_of_the_whole_grid(exclude_seen: bool) 
     texts, validation = render(catalogue, default_template(catalogue)), split.validation
     fitted = CooccurrenceTfidf().fit(split.train, texts)
     scored = {}
-    for decay in baselines.DECAYS:
-        for weight in baselines.TEXT_WEIGHTS:
+    for decay in floor_module.DECAYS:
+        for weight in floor_module.TEXT_WEIGHTS:
             fitted.config = FloorConfig(decay=decay, text_weight=weight)
             result = evaluate(fitted, validation, exclude_seen=(exclude_seen,), progress=False)
             scored[decay, weight] = next(iter(result.metrics.values()))["ndcg@10"].mean
@@ -178,34 +162,6 @@ def test_tuning_chooses_what_is_better_on_validation() -> None:
     assert with_text >= evaluate(without, validation, progress=False).metrics["masked"]["ndcg@10"].mean
 
 
-def test_popularity_counts_training_events() -> None:
-    rows, scores = Popularity().fit(Histories.from_lists(TRAIN), 6).rank(Histories.from_lists([[], [0]]), 3, True)
-    assert rows.tolist() == [[0, 1, 2], [1, 2, 3]]
-    assert scores[0].tolist() == [4, 3, 2]
-
-
-@pytest.fixture(params=["popularity", "floor"])
-def ranker(request: pytest.FixtureRequest) -> Ranker:
-    return Popularity().fit(Histories.from_lists(TRAIN), 6) if request.param == "popularity" else floor()
-
-
-def test_a_ranker_fills_with_minus_one_when_items_run_out(ranker: Ranker) -> None:
-    rows, scores = ranker.rank(Histories.from_lists([[0, 1, 2, 3]]), 10, exclude_seen=True)
-    assert set(rows[0]) == {4, 5, -1}
-    assert np.isneginf(scores[0, 2:]).all()
-
-
-@settings(max_examples=30)
-@given(lists=st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=5))
-def test_a_masked_ranking_never_holds_a_seen_item_and_best_comes_first(lists: list[list[int]]) -> None:
-    for fitted in (Popularity().fit(Histories.from_lists(TRAIN), 6), floor()):
-        rows, scores = fitted.rank(Histories.from_lists(lists), 6, exclude_seen=True)
-        for history, found, values in zip(lists, rows, scores, strict=True):
-            assert set(found[found >= 0]) == set(range(6)) - set(history)
-            kept = values[found >= 0]
-            assert (np.diff(kept) <= 0).all()
-
-
 def test_the_floor_is_far_above_popularity_on_the_shop() -> None:
     catalogue, interactions = make_shop(users=400, items=100, seed=2)
     split = leave_one_out(interactions.histories(catalogue))
@@ -213,13 +169,6 @@ def test_the_floor_is_far_above_popularity_on_the_shop() -> None:
     good = evaluate(fitted, split.test, progress=False).metrics["masked"]["ndcg@10"].mean
     weak = evaluate(Popularity().fit(split.train, 100), split.test, progress=False).metrics["masked"]["ndcg@10"].mean
     assert good > 2 * weak
-
-
-@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf]), min_size=1, max_size=12), st.integers(1, 15))
-def test_top_is_a_stable_sort_cut_short(scores: list[float], k: int) -> None:
-    array = np.array(scores)
-    expected = [i for i in np.argsort(-array, kind="stable") if array[i] > -np.inf][:k]
-    assert top(array, k).tolist() == expected
 
 
 @pytest.mark.parametrize("setting", [{"decay": 0.0}, {"decay": 1.5}, {"text_weight": -1.0}, {"window": 0}, {"query_items": 0}])
