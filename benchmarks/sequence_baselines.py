@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from genrec.data.splits import exclude_seen_by_default
+from genrec.evaluation.baselines.sequence_ranker import BSAREC, SASREC, SequenceRanker
 from genrec.evaluation.evaluate import evaluate
-from genrec.evaluation.sequence_ranker import BSAREC, SASREC, SequenceRanker
 from genrec.recipe import Recipe
 from genrec.tables import read_tables, split_histories
 

@@ -30,7 +30,7 @@ from genrec.decoding.snapshot import Snapshot
 from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError
 from genrec.evaluation.base import Tunable
-from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, check_baselines
+from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_baselines
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
@@ -147,12 +147,16 @@ def fit(
 
 def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, questions: Targets) -> list[Result]:
     """Measure the recipe's baselines on the same questions as the model. Raises what fitting them raises."""
-    results = []
+    results, masked = [], exclude_seen_by_default(split.repeat_share)
     for name in recipe.evaluation.baselines:
+        if name in TRAINED:
+            network = TRAINED[name](recipe.seed).fit(split.train, len(catalogue), split.validation, masked)
+            results.append(evaluate(network, questions))
+            continue
         needed = _item_texts(catalogue, recipe) if name in NEED_TEXTS else len(catalogue)
         baseline = BASELINES[name](recipe.seed).fit(split.train, needed)
         if recipe.evaluation.tune_baselines and isinstance(baseline, Tunable):
-            baseline.tune(split.validation, exclude_seen_by_default(split.repeat_share))
+            baseline.tune(split.validation, masked)
         results.append(evaluate(baseline, questions))
     return results
 

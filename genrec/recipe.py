@@ -17,7 +17,7 @@ import yaml
 from genrec.data.splits import QUESTIONS, SPLITS, USER_HOLDOUT
 from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
-from genrec.evaluation.baselines import BASELINES
+from genrec.evaluation.baselines import BASELINES, TRAINED
 from genrec.models.decoder import ModelConfig
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import check_policy
@@ -126,8 +126,8 @@ class DecodingConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     """baselines: what to measure beside the model, of "popularity", "recent-popularity", "repeat-last", "cooccurrence-tfidf",
-    "item-knn", "text-neighbours", "ease", "als" and "bpr"; the last two need the extra `baselines`. tune_baselines: choose
-    the baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
+    "item-knn", "text-neighbours", "ease", "als" and "bpr" (these two need the extra `baselines`), "sasrec" and "bsarec" (which
+    are trained, for minutes and more). tune_baselines: choose the baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
     """
 
     baselines: list[str] = field(default_factory=lambda: ["popularity", "cooccurrence-tfidf"])
@@ -137,7 +137,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         check_integer("evaluation.max_questions", self.max_questions, 0)
         for name in self.baselines:
-            check_choice("evaluation.baselines", name, BASELINES)
+            check_choice("evaluation.baselines", name, [*BASELINES, *TRAINED])
 
 
 @dataclass(frozen=True)

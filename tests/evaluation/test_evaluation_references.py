@@ -13,8 +13,9 @@ from ir_measures import AP, RR, R, Success, nDCG
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
 from genrec.data.interactions import Histories
-from genrec.evaluation.baselines import Popularity, places, top
+from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.metrics import METRICS, hit_positions
+from genrec.evaluation.ranking import places, top
 
 Rankings = tuple[np.ndarray, np.ndarray]
 

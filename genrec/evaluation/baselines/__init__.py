@@ -2,10 +2,12 @@
 
     baseline = BASELINES["ease"](seed=0).fit(split.train, len(catalogue))
 
-Those of `NEED_TEXTS` are fitted on the texts of the catalogue, the others on its size.
+Those of `NEED_TEXTS` are fitted on the texts of the catalogue, the others on its size. Those of `TRAINED` are networks, and take
+validation questions too, to stop on.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from genrec.data.interactions import Histories
 from genrec.evaluation.base import Baseline
@@ -14,6 +16,7 @@ from genrec.evaluation.baselines.factors import ALS, BPR, need_implicit
 from genrec.evaluation.baselines.floor import CooccurrenceTfidf
 from genrec.evaluation.baselines.neighbours import ItemKNN, TextNeighbours
 from genrec.evaluation.baselines.popularity import Popularity, RecentPopularity, RepeatLast, check_times
+from genrec.evaluation.baselines.sequence_ranker import BSAREC, SASREC, SequenceRanker
 
 BASELINES: dict[str, Callable[[int], Baseline]] = {
     Popularity.name: lambda seed: Popularity(),
@@ -25,6 +28,10 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {
     EASE.name: lambda seed: EASE(),
     ALS.name: lambda seed: ALS(seed=seed),
     BPR.name: lambda seed: BPR(seed=seed),
+}
+TRAINED: dict[str, Callable[[int], SequenceRanker]] = {
+    "sasrec": lambda seed: SequenceRanker(replace(SASREC, seed=seed)),
+    "bsarec": lambda seed: SequenceRanker(replace(BSAREC, seed=seed)),
 }
 NEED_TEXTS = (CooccurrenceTfidf.name, TextNeighbours.name)
 

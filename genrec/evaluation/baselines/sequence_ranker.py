@@ -22,10 +22,11 @@ from torch import Tensor
 from genrec.data.interactions import Histories, pad_histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError, check_integer
-from genrec.evaluation.baselines import Popularity, top
+from genrec.evaluation.baselines.popularity import Popularity
+from genrec.evaluation.baselines.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
+from genrec.evaluation.baselines.sequence_network import SequenceConfig, SequenceNetwork
 from genrec.evaluation.metrics import hit_positions, ndcg_at
-from genrec.evaluation.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
-from genrec.evaluation.sequence_network import SequenceConfig, SequenceNetwork
+from genrec.evaluation.ranking import top
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 
 SASREC = SequenceConfig()

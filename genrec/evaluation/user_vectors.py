@@ -1,0 +1,65 @@
+"""User vectors: one vector per history, from the model, or from the simplest things that could be one.
+
+In: histories. Out: float32 [U, d], in the order of the histories. What can be read from them is measured in probes.py.
+
+Legend: `U` histories, `d` width, `N` items, `H` hidden size of the model.
+"""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from genrec.data.interactions import Histories
+from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.steps import start
+from genrec.errors import check_integer
+from genrec.models.tokens import write_histories
+
+BATCH = 64  # histories read at once
+
+
+@torch.inference_mode()
+def user_vectors_of(ranker: BeamRanker, histories: Histories) -> np.ndarray:
+    """The model's last hidden state after each history, before any code of the next item: [U, H].
+
+    The model reads the latest `max_history` items, as when it ranks. An empty history is the start token alone.
+    """
+    model, device = ranker.model, next(ranker.model.parameters()).device
+    kept = np.minimum(histories.lengths, ranker.max_history)
+    order = np.argsort(-kept, kind="stable")  # histories of one length together: little padding
+    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(histories)
+    was_training = model.training
+    model.eval()
+    for begin in range(0, len(order), BATCH):
+        users = order[begin : begin + BATCH]
+        latest = [histories[user][-ranker.max_history :] for user in users]
+        tokens, mask = write_histories(latest, ranker.snapshot.codes, ranker.layout)
+        steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+        for user, vector in zip(users, steps.hidden[:, 0].float().cpu().numpy(), strict=True):
+            found[user] = vector
+    model.train(was_training)
+    return np.stack(found)
+
+
+def mean_of_items(histories: Histories, item_vectors: np.ndarray) -> np.ndarray:
+    """The mean of the vectors of all items of each history: [U, d], zero for an empty one. item_vectors: [N, d]."""
+    ones = np.ones(len(histories.items), np.float32)
+    events = sp.csr_matrix((ones, histories.items, histories.indptr), (len(histories), len(item_vectors)))
+    sums = events @ item_vectors.astype(np.float32)
+    return sums / np.maximum(histories.lengths, 1)[:, None].astype(np.float32)
+
+
+def last_item(histories: Histories, item_vectors: np.ndarray) -> np.ndarray:
+    """The vector of the last item of each history: [U, d], zero for an empty one. item_vectors: [N, d]."""
+    found = np.zeros((len(histories), item_vectors.shape[1]), np.float32)
+    some = histories.lengths > 0
+    found[some] = item_vectors[histories.items[histories.indptr[1:][some] - 1]]
+    return found
+
+
+def random_vectors(histories: Histories, width: int, seed: int) -> np.ndarray:
+    """Normal random numbers, the same for the same user: [U, width]. What a probe finds in them is not there."""
+    check_integer("width", width, 1)
+    names, owner = np.unique(histories.user_ids.astype(str), return_inverse=True)
+    drawn = np.random.default_rng(seed).standard_normal((len(names), width), np.float32)
+    return drawn[owner.reshape(-1)]
