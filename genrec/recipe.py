@@ -127,7 +127,8 @@ class DecodingConfig:
 class EvaluationConfig:
     """baselines: what to measure beside the model, of "popularity", "recent-popularity", "repeat-last", "cooccurrence-tfidf",
     "item-knn", "text-neighbours", "ease", "als" and "bpr" (these two need the extra `baselines`), "sasrec" and "bsarec" (which
-    are trained, for minutes and more). tune_baselines: choose the baselines' settings on validation. max_questions: test questions at most, drawn at random; 0 for all.
+    are trained, for minutes and more). tune_baselines: choose the baselines' settings on validation. max_questions: test
+    questions at most, drawn at random; 0 for all.
     """
 
     baselines: list[str] = field(default_factory=lambda: ["popularity", "cooccurrence-tfidf"])

@@ -22,10 +22,14 @@ from genrec.data.interactions import Interactions
 from genrec.data.synthetic import write_shop
 from genrec.errors import BundleError, DataError, GenrecError, MissingDependencyError
 from genrec.evaluate_bundle import evaluate_bundle
+from genrec.evaluation.baselines import TRAINED
+from genrec.evaluation.baselines.sequence_network import SequenceConfig
+from genrec.evaluation.baselines.sequence_ranker import SequenceRanker
 from genrec.evaluation.leaks import INHERENT
-from genrec.fit import fit
+from genrec.fit import evaluate_baselines, fit
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
+from genrec.tables import read_tables, split_histories
 from tokenizers import Tokenizer, models
 
 Shop = tuple[Catalogue, Interactions]
@@ -156,6 +160,16 @@ def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(
     assert "not the ones of the fit" not in caplog.text
     evaluate_bundle(bundle, shop[1].table.slice(0, 900), max_questions=20, baselines=False, part="validation")
     assert "not the ones of the fit" in caplog.text
+
+
+def test_trained_baselines_are_measured_by_name(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRAINED, "sasrec", lambda seed: SequenceRanker(SequenceConfig(width=8, layers=1, heads=1, epochs=1)))
+    recipe = load_recipe(overrides=QUICK | {"evaluation.baselines": ["popularity", "sasrec"]})
+    tables = read_tables(shop[0].table, shop[1].table, recipe)
+    split = split_histories(tables.interactions.histories(tables.catalogue), recipe)
+    results = evaluate_baselines(tables.catalogue, split, recipe, split.test)
+    assert [result.name for result in results] == ["popularity", "sasrec"]
+    assert load_recipe(overrides={"evaluation.baselines": ["bsarec"]}).evaluation.baselines == ["bsarec"]
 
 
 def test_a_user_holdout_is_fitted_kept_in_the_bundle_and_evaluated_on_the_same_users(shop: Shop, tmp_path: Path) -> None:

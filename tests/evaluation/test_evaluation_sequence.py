@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError
-from genrec.evaluation import sequence_ranker
+from genrec.evaluation.baselines import sequence_ranker
 from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.baselines.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
 from genrec.evaluation.baselines.sequence_network import SequenceConfig, SequenceNetwork, low_pass

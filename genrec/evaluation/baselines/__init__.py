@@ -2,8 +2,8 @@
 
     baseline = BASELINES["ease"](seed=0).fit(split.train, len(catalogue))
 
-Those of `NEED_TEXTS` are fitted on the texts of the catalogue, the others on its size. Those of `TRAINED` are networks, and take
-validation questions too, to stop on.
+Those of `NEED_TEXTS` are fitted on the texts of the catalogue, the others on its size. Those of `TRAINED` are networks, and
+take validation questions too, to stop on.
 """
 
 from collections.abc import Callable, Iterable
