@@ -3,6 +3,8 @@
     genrec validate --items items.csv --interactions events.csv
     genrec fit --items items.csv --interactions events.csv --out runs/shop
     genrec evaluate runs/shop --interactions events.csv
+  genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --leaderboard runs/board.jsonl
+  genrec compare runs/shop-evaluation runs/other-evaluation --out comparison.html
     genrec recommend runs/shop --history B001,B002
 
 Every setting of the recipe is also a flag of `fit`: `--training.epochs 5`. `genrec fit --help` lists them.

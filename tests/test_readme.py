@@ -46,7 +46,7 @@ def shop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_commands_to_run() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == {"validate", "fit", "recommend", "evaluate", "serve"}
+    assert {shlex.split(command)[1] for command in COMMANDS} == {"validate", "fit", "recommend", "evaluate", "compare", "serve"}
 
 
 def test_the_commands_work_in_the_order_of_the_page(shop_folder: Path) -> None:
