@@ -3,8 +3,6 @@
     genrec validate --items items.csv --interactions events.csv
     genrec fit --items items.csv --interactions events.csv --out runs/shop
     genrec evaluate runs/shop --interactions events.csv
-  genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --leaderboard runs/board.jsonl
-  genrec compare runs/shop-evaluation runs/other-evaluation --out comparison.html
     genrec recommend runs/shop --history B001,B002
 
 Every setting of the recipe is also a flag of `fit`: `--training.epochs 5`. `genrec fit --help` lists them.
@@ -560,6 +558,8 @@ _EXAMPLES = """examples:
   genrec tokenizers compare tokenizers/*.yaml --items items.csv --interactions events.csv
   genrec tokenizers diff runs/codes runs/codes-2
   genrec evaluate runs/shop --interactions events.csv
+  genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --leaderboard runs/board.jsonl
+  genrec compare runs/shop-evaluation runs/other-evaluation --out comparison.html
   genrec recommend runs/shop --history B001,B002
   genrec recommend runs/shop --interactions events.csv --user U17 -k 5
   genrec recommend runs/shop --interactions events.csv --out recommendations.parquet
