@@ -19,7 +19,7 @@ FAMILIES: dict[str, Callable[[], ItemTokenizer]] = {
     "rq-vae rotation gradient": lambda: RQVAE(
         RQVAEConfig(3, 16, (32,), 8, codebook="gradient", estimator="rotation", commitment=0.05, steps=400)
     ),
-    "das": lambda: DAS(DASConfig(levels=3, codebook_size=16, hidden=(32,), latent=8, steps=400)),
+    "das": lambda: DAS(DASConfig(3, 16, (32,), 8, steps=400, learning_rate=3e-3)),
     "fsq": lambda: FSQ(FSQConfig(slices=4, grid=(4, 4, 3), hidden=64, steps=500)),
     "opq": lambda: OPQ(OPQConfig(parts=4, bits=4)),
     "opq reduced": lambda: OPQ(OPQConfig(parts=5, bits=4, width=10)),
