@@ -1,12 +1,12 @@
 """User vectors: one vector per history, from the model, or from the simplest things that could be one.
 
 In: histories. Out: float32 [U, d], in the order of the histories. What can be read from them is measured in probes.py.
+The mean of a history's item vectors is `genrec.tokenizers.das.user_vectors`.
 
 Legend: `U` histories, `d` width, `N` items, `H` hidden size of the model.
 """
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from genrec.data.interactions import Histories
@@ -39,14 +39,6 @@ def user_vectors_of(ranker: BeamRanker, histories: Histories) -> np.ndarray:
             found[user] = vector
     model.train(was_training)
     return np.stack(found)
-
-
-def mean_of_items(histories: Histories, item_vectors: np.ndarray) -> np.ndarray:
-    """The mean of the vectors of all items of each history: [U, d], zero for an empty one. item_vectors: [N, d]."""
-    ones = np.ones(len(histories.items), np.float32)
-    events = sp.csr_matrix((ones, histories.items, histories.indptr), (len(histories), len(item_vectors)))
-    sums = events @ item_vectors.astype(np.float32)
-    return sums / np.maximum(histories.lengths, 1)[:, None].astype(np.float32)
 
 
 def last_item(histories: Histories, item_vectors: np.ndarray) -> np.ndarray:

@@ -22,8 +22,9 @@ from genrec.evaluation.probes import (
     probe,
     probe_table,
 )
-from genrec.evaluation.user_vectors import last_item, mean_of_items, random_vectors, user_vectors_of
+from genrec.evaluation.user_vectors import last_item, random_vectors, user_vectors_of
 from genrec.models.tokens import write_histories
+from genrec.tokenizers.das import user_vectors
 from genrec.tokenizers.quality import unit_rows
 
 ITEMS, KINDS = 150, 5
@@ -229,7 +230,7 @@ def test_the_users_vector_is_the_state_after_the_history_whatever_else_is_in_the
 def test_reference_vectors_by_hand() -> None:
     items = np.array([[1.0, 0.0], [0.0, 2.0], [4.0, 4.0]])
     histories = Histories.from_lists([[0, 1], [], [2, 2, 0]])
-    np.testing.assert_allclose(mean_of_items(histories, items), [[0.5, 1], [0, 0], [3, 8 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(user_vectors(items, histories), [[0.5, 1], [0, 0], [3, 8 / 3]], rtol=1e-6)
     np.testing.assert_allclose(last_item(histories, items), [[0, 2], [0, 0], [1, 0]])
 
 
