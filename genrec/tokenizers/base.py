@@ -50,7 +50,9 @@ class ItemTokenizer(ABC):
 
     @abstractmethod
     def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
-        """Learn from [N, D] float32 and histories of their rows (None unless `wants_histories`); return the fitted arrays."""
+        """Learn from [N, D] float32, a copy to work in, and histories of their rows (None unless `wants_histories`); return the
+        fitted arrays.
+        """
 
     @abstractmethod
     def _encode(self, vectors: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+BLOCK = 4096  # vectors at a time, so that a catalogue of millions is not copied
+
 
 def nearest(centroids: np.ndarray, vectors: np.ndarray, handicaps: np.ndarray | float = 0.0) -> np.ndarray:
     """Index of the closest centroid, by squared Euclidean distance plus the centroid's handicap: int64 [N].
@@ -16,9 +18,9 @@ def nearest(centroids: np.ndarray, vectors: np.ndarray, handicaps: np.ndarray | 
     centers = centroids.astype(np.float64)
     norms = (centers**2).sum(axis=1) + handicaps
     found = np.empty(len(vectors), np.int64)
-    for start in range(0, len(vectors), 4096):
-        block = vectors[start : start + 4096].astype(np.float64)
-        found[start : start + 4096] = np.argmin(norms - 2.0 * (block @ centers.T), axis=1)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK].astype(np.float64)
+        found[start : start + BLOCK] = np.argmin(norms - 2.0 * (block @ centers.T), axis=1)
     return found
 
 
@@ -27,9 +29,18 @@ def residual_codes(
 ) -> np.ndarray:
     """Codes of vectors [N, D], each level the one nearest to what the levels before left over: int32 [N, L]."""
     codes = np.empty((len(vectors), len(codebooks)), np.int32)
-    for level, codebook in enumerate(codebooks):
-        codes[:, level] = nearest(codebook, vectors, handicaps[level] if handicaps else 0.0)
-        vectors = vectors - codebook[codes[:, level]]
+    for start in range(0, len(vectors), BLOCK):
+        left = vectors[start : start + BLOCK].copy()
+        for level, codebook in enumerate(codebooks):
+            codes[start : start + BLOCK, level] = subtract_nearest(left, codebook, handicaps[level] if handicaps else 0.0)
+    return codes
+
+
+def subtract_nearest(vectors: np.ndarray, centroids: np.ndarray, handicaps: np.ndarray | float = 0.0) -> np.ndarray:
+    """Take the nearest centroid off every vector [N, D], in place, and return which it was: int64 [N]."""
+    codes = nearest(centroids, vectors, handicaps)
+    for start in range(0, len(vectors), BLOCK):
+        vectors[start : start + BLOCK] -= centroids[codes[start : start + BLOCK]]
     return codes
 
 
@@ -42,4 +53,8 @@ def last_distances(codebooks: Sequence[np.ndarray], vectors: np.ndarray, codes: 
 
 def sum_of_codes(codebooks: Sequence[np.ndarray], codes: np.ndarray) -> np.ndarray:
     """The sum of the code vectors of each item, codes int [N, L]: float32 [N, D]."""
-    return np.stack([codebook[codes[:, level]] for level, codebook in enumerate(codebooks)]).sum(axis=0, dtype=np.float32)
+    found = codebooks[0][codes[:, 0]].astype(np.float32)
+    for start in range(0, len(codes), BLOCK):
+        for level, codebook in enumerate(codebooks[1:], 1):
+            found[start : start + BLOCK] += codebook[codes[start : start + BLOCK, level]]
+    return found

@@ -16,35 +16,35 @@ from genrec.data.interactions import Histories
 from genrec.errors import SettingError, check_integer
 from genrec.tokenizers.balance import MOST_BALANCED, balanced
 from genrec.tokenizers.base import ItemTokenizer
-from genrec.tokenizers.residual import last_distances, nearest, residual_codes, sum_of_codes
+from genrec.tokenizers.residual import last_distances, residual_codes, subtract_nearest, sum_of_codes
 
 
 @dataclass(frozen=True)
 class RQKMeansConfig:
     """levels: quantisation steps `L`. codebook_size: codes per level `K`; "auto" is the power of two at or above
-    2 * sqrt(items), from 8 to 256. iterations: k-means rounds per level. restarts: k-means runs per level, the best stays.
-    balanced: give every code nearly as many items; see balance.py.
+    2 * sqrt(items), from 8 to 256. starts: how many starts of k-means get five rounds per level, in turn at items drawn from
+    one sphere and at items as they are; the best goes on. iterations: its rounds. balanced: give every code nearly as many
+    items; see balance.py.
     """
 
     levels: int = 3
     codebook_size: int | Literal["auto"] = "auto"
     iterations: int = 50
-    restarts: int = 1
+    starts: int = 2
     balanced: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_integer("levels", self.levels, 1, 8)
         check_integer("iterations", self.iterations, 1)
-        check_integer("restarts", self.restarts, 1)
+        check_integer("starts", self.starts, 1)
         check_integer("seed", self.seed, 0, 2**31 - 1)
         if self.codebook_size != "auto":
             check_integer("codebook_size", self.codebook_size, 2, 65_536)
             if self.balanced and self.codebook_size > MOST_BALANCED:
                 raise SettingError(
                     f"balanced takes a codebook_size of at most {MOST_BALANCED}, got {self.codebook_size}: it weighs every "
-                    "code "
-                    "against every item. Use more levels instead."
+                    "code against every item. Use more levels instead."
                 )
 
 
@@ -94,27 +94,26 @@ class RQKMeans(ItemTokenizer):
 
     def _fit(self, vectors: np.ndarray, histories: Histories | None) -> dict[str, np.ndarray]:
         size = self.codebook_size(len(vectors))
-        residual = vectors
         state: dict[str, np.ndarray] = {}
         for level in tqdm(range(self.config.levels), desc="RQ-KMeans levels", leave=False):
-            kmeans = faiss.Kmeans(
-                vectors.shape[1],
-                size,
-                niter=self.config.iterations,
-                nredo=self.config.restarts,
-                seed=self.config.seed + level,
-                min_points_per_centroid=1,  # only silences faiss's warning; every item is used either way
-                max_points_per_centroid=max(256, -(-len(vectors) // size)),  # never train on a sample of the catalogue
-            )
-            kmeans.train(residual)
-            centroids: np.ndarray = np.asarray(kmeans.centroids, np.float32)
+            centroids = self._kmeans(vectors, size, np.random.default_rng([self.config.seed, level]))
             handicaps: np.ndarray = np.zeros(size)
             if self.config.balanced:
-                centroids, handicaps = balanced(residual, centroids, self.config.seed)
+                centroids, handicaps = balanced(vectors, centroids, self.config.seed)
                 state[f"handicaps_{level}"] = handicaps
             state[f"centroids_{level}"] = centroids
-            residual = residual - centroids[nearest(centroids, residual, handicaps)]
+            subtract_nearest(vectors, centroids, handicaps)
         return state
+
+    def _kmeans(self, vectors: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+        """Centroids float32 [size, D]."""
+        tried = []
+        for turn in range(self.config.starts):
+            start = vectors[random.choice(len(vectors), size, replace=False)]
+            if turn % 2 == 0:
+                start = _on_one_sphere(start, vectors.mean(axis=0))
+            tried.append(_rounds(vectors, start, 5))
+        return _rounds(vectors, min(tried, key=lambda run: run[1])[0], self.config.iterations)[0]
 
     def _encode(self, vectors: np.ndarray) -> np.ndarray:
         return residual_codes(self.centroids, vectors, self._handicaps)
@@ -125,3 +124,27 @@ class RQKMeans(ItemTokenizer):
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         return sum_of_codes(self.centroids, codes)
+
+
+def _on_one_sphere(rows: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """The rows [K, D], moved to their median distance from the center.
+
+    Of centroids at different distances, those near the center are nearest to most vectors when `D` is large, and k-means stays
+    there: one code then takes in a tenth of the catalogue.
+    """
+    away = rows - center
+    length = np.linalg.norm(away, axis=1, keepdims=True)
+    return center + away * np.divide(np.median(length), length, out=np.zeros_like(length), where=length > 0)
+
+
+def _rounds(vectors: np.ndarray, start: np.ndarray, rounds: int) -> tuple[np.ndarray, float]:
+    """Centroids after rounds of k-means, and the squared error before the last of them moved."""
+    kmeans = faiss.Kmeans(
+        vectors.shape[1],
+        len(start),
+        niter=rounds,
+        min_points_per_centroid=1,  # only silences faiss's warning; every item is used either way
+        max_points_per_centroid=len(vectors),  # never train on a sample of the catalogue
+    )
+    kmeans.train(vectors, init_centroids=start)
+    return np.asarray(kmeans.centroids, np.float32), float(np.asarray(kmeans.obj)[-1])

@@ -13,7 +13,7 @@ from genrec.tokenizers.rq_kmeans import RQKMeans, RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAE, RQVAEConfig
 
 FAMILIES: dict[str, Callable[[], ItemTokenizer]] = {
-    "rq-kmeans": lambda: RQKMeans(RQKMeansConfig(levels=3, codebook_size=16)),
+    "rq-kmeans": lambda: RQKMeans(RQKMeansConfig(levels=3, codebook_size=24)),
     "rq-kmeans balanced": lambda: RQKMeans(RQKMeansConfig(levels=3, codebook_size=16, balanced=True)),
     "rq-vae": lambda: RQVAE(RQVAEConfig(levels=3, codebook_size=16, hidden=(32,), latent=8, steps=400)),
     "rq-vae rotation gradient": lambda: RQVAE(

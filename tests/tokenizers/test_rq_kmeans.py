@@ -44,6 +44,20 @@ def test_the_automatic_codebook_grows_with_the_catalogue(items: int, size: int) 
     assert RQKMeans().codebook_size(items) == size
 
 
+def test_no_code_swallows_the_catalogue_where_nothing_is_clustered() -> None:
+    # centroids that begin near the middle are nearest to most of wide noise: from rows as they are, one code takes five times its share here
+    random = np.random.default_rng(0)
+    vectors = (random.normal(size=(4000, 256)) * random.uniform(0.8, 1.2, (4000, 1))).astype(np.float32)
+    codes = RQKMeans(RQKMeansConfig(levels=1, codebook_size=64)).fit(vectors).encode(vectors)
+    assert np.bincount(codes[:, 0]).max() < 4 * len(vectors) / 64
+
+
+def test_a_second_start_finds_what_one_sphere_cannot() -> None:
+    vectors = np.arange(256, dtype=np.float32)[:, None]  # on a line, a sphere has two points
+    tokenizer = RQKMeans(RQKMeansConfig(levels=1, codebook_size=16)).fit(vectors)
+    assert np.bincount(tokenizer.encode(vectors)[:, 0], minlength=16).max() < 32
+
+
 def test_a_codebook_larger_than_the_catalogue_is_refused() -> None:
     with pytest.raises(SettingError, match="at most the number of items, 300, got 512"):
         RQKMeans(RQKMeansConfig(codebook_size=512)).fit(clustered_vectors())
