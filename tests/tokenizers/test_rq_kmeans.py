@@ -45,7 +45,8 @@ def test_the_automatic_codebook_grows_with_the_catalogue(items: int, size: int) 
 
 
 def test_no_code_swallows_the_catalogue_where_nothing_is_clustered() -> None:
-    # centroids that begin near the middle are nearest to most of wide noise: from rows as they are, one code takes five times its share here
+    # Centroids that begin near the middle are nearest to most of wide noise: begun at rows as they are, one takes five times
+    # its share here.
     random = np.random.default_rng(0)
     vectors = (random.normal(size=(4000, 256)) * random.uniform(0.8, 1.2, (4000, 1))).astype(np.float32)
     codes = RQKMeans(RQKMeansConfig(levels=1, codebook_size=64)).fit(vectors).encode(vectors)
