@@ -141,6 +141,7 @@ def test_a_fit_trains_on_published_codes(codes: Path, shop: Shop, tmp_path: Path
         ({"text.aligned_width": 8}, "of text.fusion 'aligned'"),
         ({"text.item_vectors_weight": 2.0}, "beside the text"),
         ({"text.collaborative": "graph"}, "needs text.collaborative_width above 0"),
+        ({"text.collaborative_weight": 2.0}, "collaborative_weight needs"),
         ({"tokenizer.rq_kmeans.balanced": True, "tokenizer.rq_kmeans.codebook_size": 8192}, "at most 4096"),
     ],
 )

@@ -65,11 +65,12 @@ class EmbeddingConfig:
         if self.item_vectors_weight != 1 and (self.fusion == "aligned" or not self.item_vectors):
             raise SettingError(
                 "text.item_vectors_weight is for text.item_vectors beside the text; with text.fusion 'aligned' a gate weighs "
-                "them. "
-                "Leave it out."
+                "them. Leave it out."
             )
         if self.collaborative != "cooccurrence" and not self.collaborative_width:
             raise SettingError(f"text.collaborative {self.collaborative!r} needs text.collaborative_width above 0, got 0.")
+        if self.collaborative_weight != 1 and not self.collaborative_width:
+            raise SettingError("text.collaborative_weight needs text.collaborative_width above 0, got 0. Leave it out.")
         if self.alignment and self.collaborative != "sequence":
             raise SettingError(f"text.alignment needs text.collaborative 'sequence', got {self.collaborative!r}.")
 
