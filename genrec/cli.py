@@ -347,7 +347,7 @@ def _compare(args: argparse.Namespace) -> int:
     rows = compare(results, args.metric, args.k, args.protocol, args.reference)
     print(comparison_table(rows, f"{args.metric}@{args.k}"))
     if args.out:
-        args.out.write_text(comparison_html(rows, args.out.stem, f"{args.metric}@{args.k}"), encoding="utf-8")
+        args.out.write_text(comparison_html(rows, f"{args.metric}@{args.k}"), encoding="utf-8")
         print(f"The page is {args.out}")
     return 0
 

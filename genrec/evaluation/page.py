@@ -48,10 +48,10 @@ def write_report(report: Report, folder: Path, title: str) -> Path:
     return page
 
 
-def comparison_html(rows: Sequence[Compared], title: str, metric: str) -> str:
+def comparison_html(rows: Sequence[Compared], metric: str) -> str:
     """The page of `genrec compare`."""
     return _render(
-        "comparison.html.jinja", title=title, compared=rows, metric=metric, trade=plot(lambda ax: _trade(ax, rows), 6.4, 4),
+        "comparison.html.jinja", compared=rows, metric=metric, trade=plot(lambda ax: _trade(ax, rows), 6.4, 4),
         results=plot(lambda ax: _results(ax, rows), 6.4, 0.6 + 0.36 * len(rows)),
     )  # fmt: skip
 
