@@ -1,8 +1,8 @@
 """A real browser for the pages that genrec writes: Chromium without a window, driven by its command line alone.
 
-In: a page on disk. Out: what the browser says of it after layout, as a `Look`. No name can be resolved, so nothing can be loaded
-from elsewhere. A script is put into a copy of the page, which measures and writes its findings into the document; `--dump-dom`
-prints that.
+In: a page on disk. Out: what the browser says of it after layout, as a `Look`. No name can be resolved, so nothing can be
+loaded from elsewhere. A script is put into a copy of the page, which measures and writes its findings into the document;
+`--dump-dom` prints that.
 """
 
 import html
@@ -59,6 +59,13 @@ addEventListener("load", () => {
 });
 </script>
 """
+# A window cannot be made as narrow as a telephone, but a frame can.
+FRAME = """
+<iframe id="frame" width="{width}" height="900" style="border: 0" srcdoc="{text}"></iframe>
+<script>
+addEventListener("load", () => document.body.append(frame.contentDocument.getElementById("look")));
+</script>
+"""
 
 
 @dataclass(frozen=True)
@@ -88,13 +95,10 @@ def browser() -> str:
 
 def look(page: Path, folder: Path, width: int, dark: bool = False) -> Look:
     """What a browser sees of `page` in a window of `width` pixels. folder: for the copy and the browser's profile."""
-    # A window cannot be made as narrow as a telephone, but a frame can.
     text = page.read_text(encoding="utf-8").replace("</body>", MEASURE + "</body>")
     assert MEASURE in text
     framed = folder / f"{page.stem}.{width}.html"
-    framed.write_text(f'<iframe id="frame" width="{width}" height="900" style="border: 0" srcdoc="{html.escape(text)}"></iframe>'
-                      '<script>addEventListener("load", () => document.body.append(frame.contentDocument.getElementById("look"))'
-                      ")</script>", encoding="utf-8")  # fmt: skip
+    framed.write_text(FRAME.format(width=width, text=html.escape(text)), encoding="utf-8")
     printed = _run(folder, dark, "--virtual-time-budget=5000", "--dump-dom", framed.as_uri())
     told = re.search(r'<pre id="look">(.*?)</pre>', printed, re.DOTALL)
     assert told, f"the script in {page.name} did not run: {printed[-2000:]}"
