@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from genrec.evaluation.compare import Compared
 from genrec.evaluation.lists import ListQuality
+from genrec.evaluation.probes import by_question
 from genrec.evaluation.report import Report
 from genrec.evaluation.slices import SliceRow
 from genrec.plots import COLOUR, INK, OTHER, plot
@@ -36,6 +37,7 @@ def html(report: Report, title: str) -> str:
         "evaluation.html.jinja", title=title, report=report, compared=report.compared, lists=_lists(report.lists),
         sure=_sure(report), results=plot(lambda ax: _results(ax, report.compared), 6.4, 0.6 + 0.36 * len(report.compared)),
         trade=plot(lambda ax: _trade(ax, report.compared), 6.4, 3.2), slices=_slices(report.slices),
+        probes=by_question(report.probes),
         shown=[name for name in report.evaluation.results[0].metrics[report.protocol] if name.split("@")[0] in SHOWN],
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from genrec.evaluation.compare import Compared, compare
 from genrec.evaluation.evaluate import Result
 from genrec.evaluation.leaks import Leak
 from genrec.evaluation.lists import ListContext, ListQuality, measure_lists
+from genrec.evaluation.probes import Probe
 from genrec.evaluation.saved import Evaluation
 from genrec.evaluation.slices import SliceRow, slice_table, slices_of
 
@@ -40,7 +41,8 @@ class Example:
 @dataclass(frozen=True)
 class Report:
     """protocol: "masked" or "unmasked", of everything but the results themselves. slices and lists: by ranker; slices of the
-    model and of the best other one. code_level: the model's NDCG if any item with the answer's codes were a hit.
+    model and of the best other one. code_level: the model's NDCG if any item with the answer's codes were a hit. probes: of
+    user vectors, none where they were not asked for.
     """
 
     evaluation: Evaluation
@@ -52,6 +54,7 @@ class Report:
     leaks: list[Leak]
     good: list[Example]
     bad: list[Example]
+    probes: Sequence[Probe] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the examples, which name people."""
@@ -62,7 +65,13 @@ class Report:
             "lists": {name: asdict(_shortened(found)) for name, found in self.lists.items()},
             "code_level_ndcg": self.code_level,
             "leaks": [asdict(leak) for leak in self.leaks],
+            "probes": [{name: _known(value) for name, value in asdict(found).items()} for found in self.probes],
         }
+
+
+def _known(value: Any) -> Any:
+    """None for NaN, which JSON does not have."""
+    return None if value != value else value
 
 
 def _shortened(found: ListQuality) -> ListQuality:
@@ -105,7 +114,8 @@ def full_report(
         },
         None if codes is None else code_level(model.rows[protocol], questions.items, codes, [k])[f"code_ndcg@{k}"],
         list(leaks),
-        *(examples(model, questions, titles, protocol, hit, seed) for hit in (True, False)),
+        examples(model, questions, titles, protocol, hit=True, seed=seed),
+        examples(model, questions, titles, protocol, hit=False, seed=seed),
     )  # fmt: skip
 
 

@@ -128,11 +128,11 @@ def slice_table(
                 f"got shape {part.mask.shape} with {int(part.mask.sum())}. Make slices from the questions that were evaluated."
             )
     owner = user_numbers(result.users)
-    everyone = by_user(values[None], owner)
-    sums = np.empty((2 + 2 * len(slices), everyone[0].shape[1]))  # of values and of questions: of all, then of each slice
-    sums[:2] = np.vstack(everyone)
+    everyone = by_user([values], owner)
+    sums = np.empty((2 + 2 * len(slices), everyone.shape[1]))  # of values and of questions: of all, then of each slice
+    sums[:2] = everyone
     for place, part in enumerate(slices, 1):
-        sums[2 * place : 2 * place + 2] = by_user(np.stack([np.where(part.mask, values, 0), part.mask]), owner)[0]
+        sums[2 * place : 2 * place + 2] = by_user([np.where(part.mask, values, 0), part.mask], owner)[:2]
     drawn = resampled(sums, seed)
     overall = drawn[:, 0] / drawn[:, 1]
     rows = []

@@ -1,4 +1,4 @@
-"""Our metrics beside those of others: trec_eval (through ir-measures) and scikit-learn; ranx: benchmarks/ranx_metrics.py.
+"""Our metrics beside those of others: trec_eval (through ir-measures) and scikit-learn; ranx: benchmarks/ranking_speed.py.
 
 The references take scores and break ties their own ways, so they are given strictly falling scores made from our order. Our own
 rule for ties, the catalogue's order, has a test of its own.
