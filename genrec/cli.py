@@ -356,7 +356,9 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     if args.out:
         check_writable(args.out)
-    pools = dict(map(_pool, args.pool))
+    pools: dict[str, list[Path]] = {}
+    for name, folders in map(_pool, args.pool):
+        pools.setdefault(name, []).extend(folders)
     pooled = [folder for pool in pools.values() for folder in pool]
     twice = next((folder for folder in pooled if pooled.count(folder) > 1), None)
     if twice:

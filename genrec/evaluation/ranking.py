@@ -84,16 +84,13 @@ def rank_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score histories batch by batch and keep the best `k` of each. See `Ranker.rank`."""
     check_integer("k", k, 1)
-    rows = np.full((len(histories), k), -1, np.int64)
-    kept = np.full((len(histories), k), -np.inf, np.float32)
+    rows, kept = np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32)
     for users in batches(len(histories), items):
         batch = histories.select(users)
         scores = score(batch)
         if exclude_seen:
             masked(scores, batch)
-        for user, line in zip(users, scores, strict=True):
-            best = top(line, k)
-            rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+        rows[users], kept[users] = top_of_each(scores, k)
     return rows, kept
 
 
@@ -113,6 +110,18 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     else:
         candidates = np.flatnonzero(scores > -np.inf)
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+
+
+def top_of_each(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top` k of each row of scores [U, N], and their scores: int64 [U, k], -1 where there are fewer; float32 [U, k], -inf
+    there.
+    """
+    rows = np.full((len(scores), k), -1, np.int64)
+    kept = np.full((len(scores), k), -np.inf, np.float32)
+    for user, line in enumerate(scores):
+        best = top(line, k)
+        rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+    return rows, kept
 
 
 def validation_ndcg(
