@@ -132,12 +132,13 @@ class NextItemModel:
         size = int(np.clip(CELLS // items, 1, 256))
         for begin in range(0, len(histories), size):
             users = np.arange(begin, min(begin + size, len(histories)))
-            latest = [histories[user][-self.config.history :] for user in users]
+            batch = histories.select(users)
+            latest = [history[-self.config.history :] for history in batch.to_lists()]
             padded = torch.from_numpy(pad_histories(latest, -1)).to(device)
             lengths = torch.tensor([len(history) for history in latest], device=device)
             states = self.network(padded)[torch.arange(len(users)), (lengths - 1).clamp(min=0)]
             scores = (states * (lengths > 0).unsqueeze(1) @ catalogue.T).cpu().numpy()
-            rows[users], kept[users] = top_of_each(masked(scores, histories.select(users)) if exclude_seen else scores, k)
+            rows[users], kept[users] = top_of_each(masked(scores, batch) if exclude_seen else scores, k)
         return rows, kept
 
 

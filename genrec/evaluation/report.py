@@ -15,14 +15,15 @@ from genrec.data.splits import Targets
 from genrec.evaluation.code_level import code_level
 from genrec.evaluation.compare import Compared, compare
 from genrec.evaluation.evaluate import Result
+from genrec.evaluation.fairness import GroupGaps
 from genrec.evaluation.leaks import Leak
 from genrec.evaluation.lists import ListContext, ListQuality, measure_lists
 from genrec.evaluation.probes import Probe
 from genrec.evaluation.saved import Evaluation
-from genrec.evaluation.slices import SliceRow, slice_table, slices_of
+from genrec.evaluation.slices import SliceRow, largest_gaps, slice_table, slices_of
 
 EXAMPLES = 4  # of each kind
-PROVIDERS = 20  # that are named in the numbers
+GROUPS = 20  # categories, and providers, that are named in the numbers
 LATEST, SHOWN = 6, 5  # items of a history, and of a list, that an example shows
 
 
@@ -62,6 +63,7 @@ class Report:
             "protocol": self.protocol,
             "compared": [asdict(row) | {"verdict": row.verdict} for row in self.compared],
             "slices": {name: [asdict(row) for row in rows] for name, rows in self.slices.items()},
+            "largest_gaps": {name: largest_gaps(rows) for name, rows in self.slices.items()},
             "lists": {name: asdict(_shortened(found)) for name, found in self.lists.items()},
             "code_level_ndcg": self.code_level,
             "leaks": [asdict(leak) for leak in self.leaks],
@@ -75,11 +77,12 @@ def _known(value: Any) -> Any:
 
 
 def _shortened(found: ListQuality) -> ListQuality:
-    """Without the single providers but the most shown ones: a catalogue has thousands."""
-    if found.providers is None:
-        return found
-    most = sorted(found.providers.groups, key=lambda group: -group.exposure)[:PROVIDERS]
-    return replace(found, providers=replace(found.providers, groups=tuple(most)))
+    """Of single categories and providers only the most shown ones: a catalogue has thousands."""
+
+    def most_shown(gaps: GroupGaps | None) -> GroupGaps | None:
+        return gaps and replace(gaps, groups=tuple(sorted(gaps.groups, key=lambda group: -group.exposure)[:GROUPS]))
+
+    return replace(found, category_gaps=most_shown(found.category_gaps), provider_gaps=most_shown(found.provider_gaps))
 
 
 def full_report(

@@ -155,6 +155,18 @@ def slice_table(
     return rows
 
 
+def largest_gaps(rows: Sequence[SliceRow]) -> dict[str, float]:
+    """By group: the mean of its best slice less that of its worst, for groups with at least two that are not too small.
+
+    So "history" tells how far apart long-time users and new ones are served, "category" what is found best and worst.
+    """
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.too_small:
+            means.setdefault(row.group, []).append(row.metric.mean)
+    return {group: max(found) - min(found) for group, found in means.items() if len(found) > 1}
+
+
 def slices_markdown(rows: Sequence[SliceRow]) -> str:
     """Markdown, aligned for a terminal: one row per slice, those too small to read marked as such."""
     header = ["by", "slice", "questions", "users", "mean", "95 %", "gap to all", "95 % of the gap", "note"]

@@ -213,6 +213,15 @@ def test_a_model_measured_alone_has_a_page_too(evaluation: Evaluation, questions
     assert report.code_level is None
 
 
+def test_gaps_between_groups_of_items_and_of_users_are_on_the_page_and_in_the_numbers(report: Report) -> None:
+    page, told = html(report, "shop"), report.to_dict()
+    assert told["largest_gaps"]["ours"]["category"] > 0
+    assert page.count("best less worst") == sum(map(len, told["largest_gaps"].values()))
+    for kind in ("category", "provider"):
+        gap = told["lists"]["ours"][f"{kind}_gaps"]["largest_gap"]
+        assert f'<td>{kind}: largest gap</td><td class="number">{gap:.3f}</td>' in page
+
+
 def seeds_of(questions: Targets, shares: tuple[float, ...]) -> list[Result]:
     return [evaluate(Oracle("ours", questions, share), questions, progress=False) for share in shares]
 
