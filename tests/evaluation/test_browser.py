@@ -14,7 +14,7 @@ from genrec.recipe import Recipe
 from genrec.tokenize import tokenize
 
 READABLE = 3.0  # WCAG's least contrast for large text; faint rows are meant to be faint, not lost
-PAGES = {"evaluation.html": (4, 2), "comparison.html": (1, 2), "quality.html": (3, 3)}  # least tables, plots
+PAGES = {"evaluation.html": (5, 2), "comparison.html": (1, 2), "quality.html": (3, 3)}  # least tables, plots
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def pages(
     browser()  # without one nothing is made
     catalogue, interactions = shop
     folder = tmp_path_factory.mktemp("pages")
-    report = evaluate_bundle(bundle, interactions.table)
+    report = evaluate_bundle(bundle, interactions.table, probes=True)
     compared = folder / "comparison.html"
     compared.write_text(comparison_html(report.compared, "NDCG@10"), encoding="utf-8")
     tokenize(catalogue.table, interactions.table, folder / "codes", quick)
