@@ -138,10 +138,17 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--illegal-rate", action="store_true", help="also decode without the catalogue and say how much of it is no item"
     )
+    verb.add_argument(
+        "--probes", action="store_true", help="also ask what a linear model can read from the model's user vectors"
+    )
 
 
 def _add_compare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("evaluations", nargs="*", type=Path, metavar="FOLDER", help="what `genrec evaluate --out` wrote")
+    verb.add_argument(
+        "--pool", action="append", default=[], metavar="NAME=FOLDER,FOLDER,...",
+        help="one model fitted with several seeds, listed once as NAME (repeat the flag for another model)",
+    )  # fmt: skip
     verb.add_argument("--metric", default="ndcg", choices=["recall", "ndcg", "mrr"])
     verb.add_argument("-k", type=int, default=10, metavar="K")
     verb.add_argument("--protocol", default="masked", choices=["masked", "unmasked"], help="items had before: left out or not")
@@ -267,13 +274,14 @@ def _tokenize(args: argparse.Namespace) -> int:
 
 def _tokenizers(args: argparse.Namespace) -> int:
     from genrec.codes import CodeTable, diff
+    from genrec.data.writers import check_table, check_writable, write_table
     from genrec.recipe import load_recipe
     from genrec.tokenize import compare
 
     if args.action == "diff":
         old, new = (CodeTable.load(folder / "codes.parquet") for folder in (args.old, args.new))
         if args.out:
-            _check_table(args.out)
+            check_table(args.out)
         found = diff(old, new)
         made = "by the same tokenizer" if old.tokenizer == new.tokenizer else "by another tokenizer"
         print(f"generation {old.generation} -> {new.generation}, {made}")
@@ -282,7 +290,7 @@ def _tokenizers(args: argparse.Namespace) -> int:
         if found.together is not None:
             print(f"{found.together:.1%} of the pairs of items that shared their first code still share one")
         if args.out:
-            _write_table(found.moved, args.out)
+            write_table(found.moved, args.out)
             print(f"What moved is written to {args.out}")
         return 0
     items, events = _split_columns(args.columns)
@@ -292,7 +300,7 @@ def _tokenizers(args: argparse.Namespace) -> int:
         names = [str(path) for path in args.recipes]
     recipes = {name: load_recipe(path, columns) for name, path in zip(names, args.recipes, strict=True)}
     if args.json:
-        _check_writable(args.json)
+        check_writable(args.json)
     table, numbers = compare(recipes, args.items, args.interactions)
     print(table)
     if args.json:
@@ -302,26 +310,30 @@ def _tokenizers(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from genrec.data.writers import check_writable
     from genrec.evaluate_bundle import evaluate_bundle
     from genrec.evaluation.evaluate import report_table
     from genrec.evaluation.leaderboard import add_to_leaderboard, read_leaderboard
     from genrec.evaluation.page import write_report
+    from genrec.evaluation.probes import probe_table
 
     _quiet_transformers()
     name = args.bundle.resolve().name
     if args.leaderboard:
-        _check_writable(args.leaderboard)
+        check_writable(args.leaderboard)
         if args.leaderboard.exists():
             read_leaderboard(args.leaderboard)  # a file that is none is told before the work, not after
     _, events = _split_columns(args.columns)
     report = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
-        not args.no_baselines, args.illegal_rate, args.questions, args.strict,
+        not args.no_baselines, args.illegal_rate, args.questions, args.strict, args.probes,
     )  # fmt: skip
     results = report.evaluation.results
     print(report_table(results))
     if args.illegal_rate:
         print(f"Without the catalogue, {results[0].illegal_rate:.2%} of the 10 best sequences are no item.")
+    if report.probes:
+        print(probe_table(report.probes))
     if args.out:
         print(f"The report is {write_report(report, args.out, name)}")
     if args.leaderboard:
@@ -331,23 +343,31 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from genrec.data.writers import check_writable
     from genrec.evaluation.compare import compare, comparison_table
     from genrec.evaluation.leaderboard import leaderboard_table, read_leaderboard
     from genrec.evaluation.page import comparison_html
     from genrec.evaluation.saved import read_evaluation, side_by_side
 
     if args.leaderboard:
-        if args.evaluations:
+        if args.evaluations or args.pool:
             raise SettingError("compare takes evaluations or --leaderboard, not both.")
         print(leaderboard_table(read_leaderboard(args.leaderboard), args.protocol))
         return 0
     if args.out:
-        _check_writable(args.out)
-    results = side_by_side({folder: read_evaluation(folder) for folder in args.evaluations})
+        check_writable(args.out)
+    pools: dict[str, list[Path]] = {}
+    for name, folders in map(_pool, args.pool):
+        pools.setdefault(name, []).extend(folders)
+    pooled = [folder for pool in pools.values() for folder in pool]
+    twice = next((folder for folder in pooled if pooled.count(folder) > 1), None)
+    if twice:
+        raise SettingError(f"{twice} is in two pools, or twice in one. Name each folder once.")
+    results = side_by_side({folder: read_evaluation(folder) for folder in [*args.evaluations, *pooled]}, pools)
     rows = compare(results, args.metric, args.k, args.protocol, args.reference)
     print(comparison_table(rows, f"{args.metric}@{args.k}"))
     if args.out:
-        args.out.write_text(comparison_html(rows, args.out.stem, f"{args.metric}@{args.k}"), encoding="utf-8")
+        args.out.write_text(comparison_html(rows, f"{args.metric}@{args.k}"), encoding="utf-8")
         print(f"The page is {args.out}")
     return 0
 
@@ -358,6 +378,7 @@ def _recommend(args: argparse.Namespace) -> int:
 
     from genrec.columns import ITEM_ID, USER_ID
     from genrec.data.readers import load_interactions
+    from genrec.data.writers import write_table
     from genrec.recommender import Recommender
 
     _, columns = _split_columns(args.columns)
@@ -400,7 +421,7 @@ def _recommend(args: argparse.Namespace) -> int:
         ]
         table = pa.Table.from_pylist(rows)
     if args.out:
-        _write_table(table, args.out)
+        write_table(table, args.out)
         print(f"{table.num_rows} recommendations written to {args.out}")
     else:
         _print_table(table)
@@ -453,34 +474,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_writable(path: Path) -> None:
-    """Told before the work, not after."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise SettingError(f"{path} cannot be written: it is a folder, or its folder does not exist.")
-
-
-def _check_table(path: Path) -> None:
-    _check_writable(path)
-    if path.suffix not in (".parquet", ".csv", ".jsonl", ".ndjson"):
-        raise SettingError(f"--out must end in .parquet, .csv or .jsonl, got {path.name!r}.")
-
-
-def _write_table(table: Any, path: Path) -> None:
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    _check_table(path)
-
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(table, path)
-    elif path.suffix == ".csv":
-        table = table.select([f.name for f in table.schema if not str(f.type).startswith(("list", "large_list", "struct"))])
-        pyarrow.csv.write_csv(table, path)
-    else:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
-
-
 def _print_table(table: Any) -> None:
     """One line per recommendation: rank, score, id and the first words that describe the item."""
     user = None
@@ -499,6 +492,13 @@ def _cap(text: str) -> tuple[str, int]:
     if not column or not most.isdecimal():
         raise SettingError(f"--max-per must be COLUMN=N, such as brand=2, got {text!r}.")
     return column, int(most)
+
+
+def _pool(text: str) -> tuple[str, list[Path]]:
+    name, _, folders = text.partition("=")
+    if not name or not _ids(folders):
+        raise SettingError(f"--pool must be NAME=FOLDER,FOLDER,..., such as shop=runs/seed0,runs/seed1, got {text!r}.")
+    return name, [Path(folder) for folder in _ids(folders)]
 
 
 NOTHING = "Nothing is allowed: no recommendations."
@@ -559,7 +559,9 @@ _EXAMPLES = """examples:
   genrec tokenizers diff runs/codes runs/codes-2
   genrec evaluate runs/shop --interactions events.csv
   genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --leaderboard runs/board.jsonl
+  genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --probes
   genrec compare runs/shop-evaluation runs/other-evaluation --out comparison.html
+  genrec compare runs/other-evaluation --pool shop=runs/seed0,runs/seed1,runs/seed2
   genrec recommend runs/shop --history B001,B002
   genrec recommend runs/shop --interactions events.csv --user U17 -k 5
   genrec recommend runs/shop --interactions events.csv --out recommendations.parquet

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from genrec import __version__
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
@@ -20,6 +22,7 @@ from genrec.evaluation.code_level import tokenizer_codes
 from genrec.evaluation.evaluate import MASKED, UNMASKED, evaluate
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.evaluation.lists import ListContext
+from genrec.evaluation.probes import probe_model
 from genrec.evaluation.report import Report, full_report
 from genrec.evaluation.saved import Evaluation
 from genrec.fit import evaluate_baselines
@@ -39,11 +42,12 @@ def evaluate_bundle(
     unconstrained: bool = False,
     questions_about: Literal["all", "warm", "cold"] | None = None,
     strict: bool = False,
+    probes: bool = False,
 ) -> Report:
     """Measure the model, then the baselines. columns: genrec's name -> yours (None: as in the fit).
     unconstrained: also decode once without the catalogue and report how many of the best 10 sequences were illegal.
     questions_about: targets with ("warm") or without ("cold") training events, or all (None: as in the fit). strict: raise
-    `DataError` for a leak instead of logging it.
+    `DataError` for a leak instead of logging it. probes: also ask what a linear model can read from the model's user vectors.
 
     Leaks are looked for first (evaluation/leaks.py), among them events that are not the ones of the fit: then the model may
     have trained on what it is asked.
@@ -60,9 +64,8 @@ def evaluate_bundle(
     data = table_hash(events.table)
     leaks = check_leaks(split, data, learned_from)
     report_leaks(leaks, strict)
-    questions = split.validation if part == "validation" else split.test
-    if max_questions:
-        questions = questions.sample(max_questions, recipe.seed)
+    asked = split.validation if part == "validation" else split.test
+    questions = asked.sample(max_questions, recipe.seed) if max_questions else asked
     if baselines:
         check_baselines(recipe.evaluation.baselines, split.train, len(bundle.catalogue))  # before the work, not after
     ranker = recommender.ranker
@@ -78,11 +81,9 @@ def evaluate_bundle(
     }  # fmt: skip
     table = bundle.catalogue.table
     codes = tokenizer_codes(bundle.codes)
-    context = ListContext(
-        bundle.train_counts, bundle.load_encoders()[1].decode(codes),
-        labels(table, CATEGORIES), labels(table, PROVIDERS),
-    )  # fmt: skip
-    return full_report(
+    vectors, categories = bundle.load_encoders()[1].decode(codes), labels(table, CATEGORIES)
+    context = ListContext(bundle.train_counts, vectors, categories, labels(table, PROVIDERS))
+    report = full_report(
         Evaluation([result, *others], bundle.catalogue.item_ids[questions.items], about),
         questions,
         context,
@@ -92,3 +93,7 @@ def evaluate_bundle(
         MASKED if bundle.serving.exclude_seen else UNMASKED,
         recipe.seed,
     )
+    if not probes:
+        return report
+    known = np.full(len(table), "", object) if categories is None else categories
+    return replace(report, probes=probe_model(ranker, asked, known, vectors, bundle.train_counts, max_questions, recipe.seed))

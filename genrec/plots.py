@@ -22,7 +22,7 @@ def plot(draw: Callable[[Axes], None], width: float = 4.6, height: float = 2.9) 
     ax.patch.set_alpha(0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    ax.tick_params(colors=INK, labelsize=8)
+    ax.tick_params(which="both", colors=INK, labelsize=8)
     draw(ax)
     for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
         text.set(color=INK, fontsize=9)

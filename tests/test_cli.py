@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,41 @@ def test_evaluations_are_saved_compared_and_put_on_a_leaderboard(
     assert main([*arguments, "--leaderboard", str(board)]) == 2
     assert "Line 1 of" in capsys.readouterr().err
     assert board.read_text() == "{}\n"
+
+
+def test_user_vectors_are_probed_where_that_is_asked_for(
+    bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events, told = str(tables / "interactions.csv"), tmp_path / "told"
+    arguments = ["evaluate", str(bundle), "--interactions", events, "--max-questions", "80", "--no-baselines"]
+    assert main([*arguments, "--probes", "--out", str(told)]) == 0
+    [header] = [line for line in capsys.readouterr().out.splitlines() if "question " in line and "floor" in line]
+    assert [cell.strip() for cell in header.split("|")[6:10]] == ["model", "mean item", "last item", "random"]
+    found = json.loads((told / "evaluation.json").read_text())["probes"]
+    assert {probe["group"] for probe in found} == {"sequence understanding", "action prediction", "interest perception"}
+    assert "What user vectors hold" in (told / "evaluation.html").read_text()
+
+
+def test_seeds_of_one_model_are_pooled_by_compare(
+    bundle: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(bundle), "--interactions", str(tables / "interactions.csv"), "--max-questions", "20"]
+    seed = tmp_path / "seed0"
+    assert main([*arguments, "--out", str(seed)]) == 0
+    other = shutil.copytree(seed, tmp_path / "seed1")
+    numbers = json.loads((other / "evaluation.json").read_text())
+    numbers["about"]["bundle"] = "of another fit"
+    (other / "evaluation.json").write_text(json.dumps(numbers))
+    assert main(["compare", "--pool", f"shop={seed},{other}", "--reference", "popularity", "-k", "7"]) == 0
+    [shop] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| shop ")]
+    assert [cell.strip() for cell in shop.split("|")[-3:-1]] == ["2", "± 0.0000"]
+    for wrong, message in (
+        ([f"shop={seed},{seed / '..' / 'seed0'}"], "pools the same fit twice"),
+        ([f"shop={seed}", "--pool", f"other={seed}"], "is in two pools"),
+        (["shop="], "NAME=FOLDER,FOLDER,..., such as"),
+    ):
+        assert main(["compare", "--pool", *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_evaluate_can_ask_warm_questions_alone_and_be_strict(

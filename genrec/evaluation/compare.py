@@ -2,6 +2,7 @@
 
 In: results of one set of questions. Out: one row per ranker, best first, with the paired difference to a reference, p-values
 corrected for the number of tests, the smallest difference that so many users could show, and milliseconds per question.
+Results of one name are fits of one model with several seeds: one row, of their mean question by question.
 
     print(comparison_table(compare([ours, easier, popular])))
 """
@@ -15,11 +16,12 @@ from genrec.errors import DataError, SettingError, check_choice
 from genrec.evaluation.evaluate import MASKED, Result, markdown_table
 from genrec.evaluation.statistics import (
     Difference,
-    Estimate,
+    Pooled,
     holm,
     minimum_detectable_difference,
     paired_bootstrap,
     permutation_test,
+    pool_seeds,
 )
 
 LEVEL = 0.05
@@ -27,13 +29,14 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Compared:
-    """One ranker beside the reference. estimate: of the metric. difference: to the reference, paired; None for itself. p: of
-    a paired permutation test, Holm-corrected over the rankers. detectable: the true difference that such a test would find with
-    a chance of 80 %. milliseconds: per question. best_trade: no other ranker is both better and quicker.
+    """One ranker beside the reference. estimate: of the metric, over its seeds. difference: to the reference, paired; None for
+    itself. p: of a paired permutation test, Holm-corrected over the rankers; like the interval it is about these fits and other
+    users, not about other seeds. detectable: the true difference that such a test would find with a chance of 80 %.
+    milliseconds: per question. best_trade: no other ranker is both better and quicker.
     """
 
     name: str
-    estimate: Estimate
+    estimate: Pooled
     difference: Difference | None
     p: float | None
     detectable: float | None
@@ -64,32 +67,35 @@ def compare(
     """
     if not results:
         raise SettingError("There is nothing to compare: give at least one result.")
-    names = [result.name for result in results]
-    reference = names[0] if reference is None else reference
-    check_choice("reference", reference, names)
-    base = results[names.index(reference)]
-    values = [result.per_question(protocol, metric, k) for result in results]
-    own = base.per_question(protocol, metric, k)
+    fits: dict[str, list[Result]] = {}
+    for result in results:
+        fits.setdefault(result.name, []).append(result)
+    reference = results[0].name if reference is None else reference
+    check_choice("reference", reference, fits)
+    base = fits[reference][0]
     for result in results:
         if not np.array_equal(result.users, base.users):
             raise DataError(
                 f"{result.name!r} and {reference!r} were not asked the same questions: {result.questions} and {base.questions} "
                 "of them, or other users. Evaluate both on the same events, split and part."
             )
-    others = [place for place, result in enumerate(results) if result is not base]
-    p_values = holm([permutation_test(values[place], own, base.users, seed) for place in others])
+    seeds = {name: [result.per_question(protocol, metric, k) for result in found] for name, found in fits.items()}
+    values = {name: np.mean(found, axis=0) for name, found in seeds.items()}
+    own = values[reference]
+    others = [name for name in fits if name != reference]
+    p_values = holm([permutation_test(values[name], own, base.users, seed) for name in others])
     corrected = dict(zip(others, p_values.tolist(), strict=True))
-    costs = [1000 * result.seconds[protocol] / result.questions for result in results]
-    trades = best_trades([value.mean() for value in values], costs)
+    costs = [1000 * float(np.mean([one.seconds[protocol] for one in found])) / base.questions for found in fits.values()]
+    trades = best_trades([value.mean() for value in values.values()], costs)
     rows = []
-    for place, result in enumerate(results):
-        same = place not in corrected
+    for name, cost, best_trade in zip(fits, costs, trades, strict=True):
+        same = name == reference
         rows.append(Compared(
-            result.name, result.metrics[protocol][f"{metric}@{k}"],
-            None if same else paired_bootstrap(values[place], own, base.users, seed),
-            corrected.get(place),
-            None if same else minimum_detectable_difference(values[place], own, base.users),
-            costs[place], trades[place],
+            name, pool_seeds(seeds[name], base.users, seed),
+            None if same else paired_bootstrap(values[name], own, base.users, seed),
+            corrected.get(name),
+            None if same else minimum_detectable_difference(values[name], own, base.users),
+            cost, best_trade,
         ))  # fmt: skip
     return sorted(rows, key=lambda row: -row.estimate.mean)
 
@@ -101,9 +107,13 @@ def best_trades(quality: Sequence[float], cost: Sequence[float]) -> list[bool]:
 
 
 def comparison_table(rows: Sequence[Compared], metric: str = "ndcg@10") -> str:
-    """Markdown, aligned for a terminal."""
+    """Markdown, aligned for a terminal. Where a ranker has several seeds, their number and deviation are two columns more."""
     header = ["model", metric, "95 %", "difference", "95 %", "p (Holm)", "verdict", "detectable", "ms", "best trade"]
-    return markdown_table(header, [_cells(row) for row in rows])
+    cells = [_cells(row) for row in rows]
+    if any(row.estimate.seeds > 1 for row in rows):
+        header += ["seeds", "over seeds"]
+        cells = [[*line, *_seeds(row)] for line, row in zip(cells, rows, strict=True)]
+    return markdown_table(header, cells)
 
 
 def _cells(row: Compared) -> list[str]:
@@ -116,3 +126,8 @@ def _cells(row: Compared) -> list[str]:
         "" if row.detectable is None else f"{row.detectable:.4f}",
         f"{row.milliseconds:.2f}", "yes" if row.best_trade else "",
     ]  # fmt: skip
+
+
+def _seeds(row: Compared) -> list[str]:
+    deviation = row.estimate.seed_deviation
+    return [f"{row.estimate.seeds}", "" if deviation is None else f"± {deviation:.4f}"]

@@ -125,8 +125,9 @@ def evaluate(
         bar.close()
         seconds[protocol] = time.perf_counter() - started
         lists[protocol], positions[protocol] = kept, found
-        per_question = {f"{name}@{k}": metric(found, k) for k in ks for name, metric in METRICS.items()}
-        metrics[protocol] = bootstrap(per_question, seed, users=asking)
+        measured = {(metric, k): metric(found, k) for k in ks for metric in METRICS.values()}  # each once: some have two names
+        estimates = bootstrap(measured, seed, users=asking)
+        metrics[protocol] = {f"{name}@{k}": estimates[metric, k] for k in ks for name, metric in METRICS.items()}
     return Result(ranker.name, tuple(ks), asking, lists, positions, metrics, int(repeated_targets(questions).sum()), seconds)
 
 

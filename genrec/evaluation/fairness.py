@@ -2,7 +2,7 @@
 
 In: lists, the group of each item, the answers of the questions. Out: shares and quality per group, and how far they are apart.
 Each place of a list is one unit of exposure, as in FairRec (arXiv 2002.10764). Exposure beside what is relevant:
-Singh & Joachims (arXiv 1802.07281). Groups of users are slices (slices.py).
+Singh & Joachims (arXiv 1802.07281). Groups of users are slices; how far apart they are served: `slices.largest_gaps`.
 
 Legend: `M` questions, `k` places, `N` items, `G` groups.
 """

@@ -63,7 +63,8 @@ class ListQuality:
     average_popularity: float
     popularity_bias: float | None
     calibration: float | None
-    providers: GroupGaps | None
+    category_gaps: GroupGaps | None
+    provider_gaps: GroupGaps | None
 
 
 def measure_lists(
@@ -75,7 +76,7 @@ def measure_lists(
 ) -> ListQuality:
     """All numbers of these lists [M, k], given after these histories.
 
-    targets [M] and quality [M] (a metric per question) add relevance and quality to the gaps between providers.
+    targets [M] and quality [M] (a metric per question) add relevance and quality to the gaps between categories and providers.
     Raises `DataError` where no place is filled, a row is beyond the catalogue, or rows and histories differ in number.
     """
     counts, allowed = context.counts, context.allowed
@@ -88,6 +89,7 @@ def measure_lists(
         average_popularity(rows, counts),
         popularity_bias(rows, histories, counts),
         None if context.categories is None else calibration(rows, histories, context.categories),
+        None if context.categories is None else group_gaps(rows, context.categories, targets, quality),
         None if context.providers is None else group_gaps(rows, context.providers, targets, quality),
     )
 

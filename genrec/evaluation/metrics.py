@@ -34,21 +34,12 @@ def mrr_at(positions: np.ndarray, k: int) -> np.ndarray:
     return recall_at(positions, k) / (np.maximum(positions, 0) + 1.0)
 
 
-def map_at(positions: np.ndarray, k: int) -> np.ndarray:
-    """Average precision. With one target it is the reciprocal place, the same number as `mrr_at`: float64 [M]."""
-    return mrr_at(positions, k)
-
-
-def hit_rate_at(positions: np.ndarray, k: int) -> np.ndarray:
-    """Whether any target is among the first `k`. With one target it is the same number as `recall_at`: float64 [M]."""
-    return recall_at(positions, k)
-
-
-# What `evaluate` reports, by the name before the @. map and hit_rate repeat mrr and recall, for readers who look for them.
+# What `evaluate` reports, by the name before the @. With one answer per question, average precision is the reciprocal place and
+# whether any answer is found is recall: map and hit_rate stand here for readers who look for them.
 METRICS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "recall": recall_at,
     "ndcg": ndcg_at,
     "mrr": mrr_at,
-    "map": map_at,
-    "hit_rate": hit_rate_at,
+    "map": mrr_at,
+    "hit_rate": recall_at,
 }

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from genrec.data.interactions import Histories, pad_histories
 from genrec.errors import DataError, SettingError, check_integer
-from genrec.evaluation.ranking import top
+from genrec.evaluation.ranking import masked, top_of_each
 from genrec.evaluation.representations import Representation, item_module, weights_of
 from genrec.networks import check_training, seeded, train_on
 
@@ -131,17 +131,14 @@ class NextItemModel:
         kept = np.full((len(histories), k), -np.inf, np.float32)
         size = int(np.clip(CELLS // items, 1, 256))
         for begin in range(0, len(histories), size):
-            users = range(begin, min(begin + size, len(histories)))
-            latest = [histories[user][-self.config.history :] for user in users]
+            users = np.arange(begin, min(begin + size, len(histories)))
+            batch = histories.select(users)
+            latest = [history[-self.config.history :] for history in batch.to_lists()]
             padded = torch.from_numpy(pad_histories(latest, -1)).to(device)
             lengths = torch.tensor([len(history) for history in latest], device=device)
             states = self.network(padded)[torch.arange(len(users)), (lengths - 1).clamp(min=0)]
             scores = (states * (lengths > 0).unsqueeze(1) @ catalogue.T).cpu().numpy()
-            for user, line in zip(users, scores, strict=True):
-                if exclude_seen:
-                    line[histories[user]] = -np.inf
-                best = top(line, k)
-                rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+            rows[users], kept[users] = top_of_each(masked(scores, batch) if exclude_seen else scores, k)
         return rows, kept
 
 

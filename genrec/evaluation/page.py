@@ -4,7 +4,6 @@ In: a `Report`, or rows of a comparison. Out: HTML as text. Whatever the catalog
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from matplotlib.axes import Axes
 
 from genrec.evaluation.compare import Compared
 from genrec.evaluation.lists import ListQuality
+from genrec.evaluation.probes import by_question
 from genrec.evaluation.report import Report
-from genrec.evaluation.slices import SliceRow
+from genrec.evaluation.slices import SliceRow, largest_gaps
 from genrec.plots import COLOUR, INK, OTHER, plot
 
 SHOWN = ("recall", "ndcg", "mrr")  # hit rate and MAP are the same numbers where a question has one answer
@@ -28,6 +28,12 @@ LISTS = {
     "popularity_bias": "how much further up the popularity order lists are than histories, -1 to 1",
     "calibration": "0: lists have the categories of the history in the same shares",
 }
+# The same for the gaps between groups; %s: categories, or brands and sellers.
+GAPS = {
+    "from_catalogue": "share of places that would have to change hands until %s have what their number of items gives them",
+    "from_relevance": "share of places that would have to change hands until %s have what the answers give them",
+    "largest_gap": "NDCG where the answer is of the best served of %s, less that of the worst; of 30 questions or more",
+}
 
 
 def html(report: Report, title: str) -> str:
@@ -36,6 +42,7 @@ def html(report: Report, title: str) -> str:
         "evaluation.html.jinja", title=title, report=report, compared=report.compared, lists=_lists(report.lists),
         sure=_sure(report), results=plot(lambda ax: _results(ax, report.compared), 6.4, 0.6 + 0.36 * len(report.compared)),
         trade=plot(lambda ax: _trade(ax, report.compared), 6.4, 3.2), slices=_slices(report.slices),
+        probes=by_question(report.probes), gaps=[largest_gaps(rows) for rows in report.slices.values()],
         shown=[name for name in report.evaluation.results[0].metrics[report.protocol] if name.split("@")[0] in SHOWN],
     )  # fmt: skip
 
@@ -48,10 +55,10 @@ def write_report(report: Report, folder: Path, title: str) -> Path:
     return page
 
 
-def comparison_html(rows: Sequence[Compared], title: str, metric: str) -> str:
+def comparison_html(rows: Sequence[Compared], metric: str) -> str:
     """The page of `genrec compare`."""
     return _render(
-        "comparison.html.jinja", title=title, compared=rows, metric=metric, trade=plot(lambda ax: _trade(ax, rows), 6.4, 4),
+        "comparison.html.jinja", compared=rows, metric=metric, trade=plot(lambda ax: _trade(ax, rows), 6.4, 4),
         results=plot(lambda ax: _results(ax, rows), 6.4, 0.6 + 0.36 * len(rows)),
     )  # fmt: skip
 
@@ -109,9 +116,14 @@ def _slices(slices: dict[str, list[SliceRow]]) -> list[tuple[str, list[tuple[str
 
 def _lists(found: dict[str, ListQuality]) -> list[tuple[str, str, list[str]]]:
     """(name, what it says, one text per ranker), for those that are known."""
-    values = [asdict(one) for one in found.values()]
+    rows = [(name.replace("_", " "), says, [getattr(one, name) for one in found.values()]) for name, says in LISTS.items()]
+    for groups, whose in (("category", "categories"), ("provider", "brands and sellers")):
+        gaps = [getattr(one, f"{groups}_gaps") for one in found.values()]
+        for name, says in GAPS.items():
+            values = [None if one is None else getattr(one, name) for one in gaps]
+            rows.append((f"{groups}: {name.replace('_', ' ')}", says % whose, values))
     return [
-        (name.replace("_", " "), says, ["-" if one[name] is None else f"{one[name]:.3f}" for one in values])
-        for name, says in LISTS.items()
-        if any(one[name] is not None for one in values)
+        (name, says, ["-" if value is None else f"{value:.3f}" for value in values])
+        for name, says, values in rows
+        if any(value is not None for value in values)
     ]

@@ -11,9 +11,7 @@ puts the questions to a language model; here a linear model answers, so that not
 
 A probe learns from one half of the users, by a hash of the user id, and is scored on the other. How: probe_models.py.
 
-    questions, future = first_questions(split.test)
-    probes = probe("decoder", user_vectors_of(ranker, questions.histories), questions, labels, vectors, counts, future)
-    print(probe_table(probes))
+    print(probe_table(probe_model(recommender.ranker, split.test, labels, vectors, counts)))
 
 Legend: `U` users, `d` width of user vectors, `N` items, `e` width of item vectors, `C` candidates.
 """
@@ -26,8 +24,12 @@ import numpy as np
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
+from genrec.decoding.ranker import BeamRanker
 from genrec.errors import DataError, SettingError, check_integer
+from genrec.evaluation.evaluate import markdown_table
 from genrec.evaluation.probe_models import chosen, classified, regressed
+from genrec.evaluation.user_vectors import last_item, random_vectors, user_vectors_of
+from genrec.tokenizers.das import user_vectors
 
 SEQUENCE, ACTION, INTEREST = "sequence understanding", "action prediction", "interest perception"
 OTHERS = 99
@@ -96,21 +98,59 @@ def probe(
     return found
 
 
-def probe_table(probes: Sequence[Probe]) -> str:
-    """Markdown: a row per question, a column per kind of vectors. Raises `SettingError` where kinds were asked other things."""
+def probe_model(
+    ranker: BeamRanker,
+    questions: Targets,
+    labels: np.ndarray,
+    item_vectors: np.ndarray,
+    popularity: np.ndarray,
+    most_users: int = 0,
+    seed: int = 0,
+) -> list[Probe]:
+    """Ask everything of the model's user vectors, and of what could stand in for them: the mean of the history's item vectors,
+    the vector of its last item, and random numbers.
+
+    questions: of a split; each user's first one is asked, and the others are what the user did later. most_users: draw so many
+    of the users, 0 for all. The rest: see `probe`, which it raises like.
+    """
+    first, future = first_questions(questions)
+    if most_users:
+        first = first.sample(most_users, seed)
+        future = future.select(np.flatnonzero(np.isin(future.user_ids.astype(str), first.histories.user_ids.astype(str))))
+    histories = first.histories
+    vectors = {
+        "model": user_vectors_of(ranker, histories),
+        "mean item": user_vectors(item_vectors, histories),
+        "last item": last_item(histories, item_vectors),
+        "random": random_vectors(histories, item_vectors.shape[1], seed),
+    }
+    return [
+        found
+        for name, of_users in vectors.items()
+        for found in probe(name, of_users, first, labels, item_vectors, popularity, future, seed)
+    ]
+
+
+def by_question(probes: Sequence[Probe]) -> tuple[list[str], list[list[str]]]:
+    """(kinds of vectors, a row of texts per question: group, question, metric, users, floor, then the value of each kind).
+
+    What could not be asked is "-". Raises `SettingError` where kinds were asked other things.
+    """
     names = list(dict.fromkeys(found.vectors for found in probes))
     asked: dict[tuple, dict[str, float]] = {}
     for found in probes:
-        key = (found.group, found.question, found.metric, found.users, f"{found.floor:.3f}")
+        key = (found.group, found.question, found.metric, str(found.users), f"{found.floor:.3f}")
         asked.setdefault(key, {})[found.vectors] = found.value
     if any(list(values) != names for values in asked.values()):
         raise SettingError(f"A table needs the same questions, put to the same users, for all of {names}. Probe them alike.")
-    lines = ["| " + " | ".join(["group", "question", "metric", "users", "floor", *names]) + " |"]
-    lines.append("|" + " --- |" * (5 + len(names)))
-    for key, values in asked.items():
-        cells = [*map(str, key), *(f"{values[name]:.3f}" for name in names)]
-        lines.append("| " + " | ".join("-" if cell == "nan" else cell for cell in cells) + " |")
-    return "\n".join(lines)
+    rows = [[*key, *(f"{values[name]:.3f}" for name in names)] for key, values in asked.items()]
+    return names, [["-" if cell == "nan" else cell for cell in row] for row in rows]
+
+
+def probe_table(probes: Sequence[Probe]) -> str:
+    """Markdown, aligned for a terminal: a row per question, a column per kind of vectors. Raises as `by_question`."""
+    names, rows = by_question(probes)
+    return markdown_table(["group", "question", "metric", "users", "floor", *names], rows)
 
 
 def first_questions(questions: Targets) -> tuple[Targets, Histories]:

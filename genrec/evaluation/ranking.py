@@ -8,7 +8,7 @@ Legend: `U` histories, `N` items.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -84,16 +84,13 @@ def rank_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score histories batch by batch and keep the best `k` of each. See `Ranker.rank`."""
     check_integer("k", k, 1)
-    rows = np.full((len(histories), k), -1, np.int64)
-    kept = np.full((len(histories), k), -np.inf, np.float32)
+    rows, kept = np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32)
     for users in batches(len(histories), items):
         batch = histories.select(users)
         scores = score(batch)
         if exclude_seen:
             masked(scores, batch)
-        for user, line in zip(users, scores, strict=True):
-            best = top(line, k)
-            rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+        rows[users], kept[users] = top_of_each(scores, k)
     return rows, kept
 
 
@@ -113,6 +110,18 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     else:
         candidates = np.flatnonzero(scores > -np.inf)
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+
+
+def top_of_each(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `top` k of each row of scores [U, N], and their scores: int64 [U, k], -1 where there are fewer; float32 [U, k], -inf
+    there.
+    """
+    rows = np.full((len(scores), k), -1, np.int64)
+    kept = np.full((len(scores), k), -np.inf, np.float32)
+    for user, line in enumerate(scores):
+        best = top(line, k)
+        rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+    return rows, kept
 
 
 def validation_ndcg(
@@ -137,33 +146,52 @@ def validation_ndcg(
     return ndcg_at(positions, 10).mean(axis=1)
 
 
-def best_fit(
-    configs: Sequence[Any],
-    fit: Callable[[Any], Any],
-    score: Callable[[Any, Histories, float], np.ndarray],
-    validation: Targets,
-    items: int,
-    exclude_seen: bool,
-    name: str,
-) -> tuple[Any, Any]:
-    """The config and what was fitted with it that have the best NDCG@10 on validation (of equals, the first tried).
+class Voting(Protocol):
+    """A baseline in which the items of a history vote, each step back in time weighing `config.decay`; see the two below.
 
-    Each config is fitted once and asked with each of `DECAYS`. fit(config) gives what was fitted, score(fitted, batch, decay)
-    scores [U, N].
+    learned: what `learn` gave for `config`. popularity: training events per item [N].
+    """
+
+    name: str
+    config: Any
+    learned: Any
+    popularity: np.ndarray
+
+    def learn(self, config: Any) -> Any:
+        """What is learned from the training histories with these settings."""
+        ...
+
+    def votes(self, learned: Any, batch: Histories, decay: float) -> np.ndarray:
+        """Scores [U, N]."""
+        ...
+
+
+def rank_by_votes(baseline: Voting, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+    """See `Ranker.rank`."""
+    learned, decay = baseline.learned, baseline.config.decay
+    return rank_batches(
+        histories, k, exclude_seen, lambda batch: baseline.votes(learned, batch, decay), len(baseline.popularity)
+    )
+
+
+def best_of(baseline: Voting, configs: Sequence[Any], validation: Targets, exclude_seen: bool) -> tuple[Any, Any]:
+    """The config, and what was learned with it, that have the best NDCG@10 on validation (of equals, the first tried).
+
+    Each config is learned once and asked with each of `DECAYS`. Raises `DataError` without questions.
     """
     best, chosen = -1.0, (configs[0], None)
     for place, config in enumerate(configs, 1):
-        fitted = fit(config)
+        learned = baseline.learn(config)
         found = validation_ndcg(
             validation,
-            items,
-            lambda batch, fitted=fitted: (score(fitted, batch, decay) for decay in DECAYS),  # type: ignore[misc]
+            len(baseline.popularity),
+            lambda batch, learned=learned: (baseline.votes(learned, batch, decay) for decay in DECAYS),  # type: ignore[misc]
             len(DECAYS),
             exclude_seen,
-            f"Tuning {name}, fit {place} of {len(configs)}",
+            f"Tuning {baseline.name}, fit {place} of {len(configs)}",
         )
         if found.max() > best:
-            best, chosen = float(found.max()), (replace(config, decay=DECAYS[int(found.argmax())]), fitted)
+            best, chosen = float(found.max()), (replace(config, decay=DECAYS[int(found.argmax())]), learned)
     return chosen
 
 

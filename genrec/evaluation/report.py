@@ -15,13 +15,15 @@ from genrec.data.splits import Targets
 from genrec.evaluation.code_level import code_level
 from genrec.evaluation.compare import Compared, compare
 from genrec.evaluation.evaluate import Result
+from genrec.evaluation.fairness import GroupGaps
 from genrec.evaluation.leaks import Leak
 from genrec.evaluation.lists import ListContext, ListQuality, measure_lists
+from genrec.evaluation.probes import Probe
 from genrec.evaluation.saved import Evaluation
-from genrec.evaluation.slices import SliceRow, slice_table, slices_of
+from genrec.evaluation.slices import SliceRow, largest_gaps, slice_table, slices_of
 
 EXAMPLES = 4  # of each kind
-PROVIDERS = 20  # that are named in the numbers
+GROUPS = 20  # categories, and providers, that are named in the numbers
 LATEST, SHOWN = 6, 5  # items of a history, and of a list, that an example shows
 
 
@@ -40,7 +42,8 @@ class Example:
 @dataclass(frozen=True)
 class Report:
     """protocol: "masked" or "unmasked", of everything but the results themselves. slices and lists: by ranker; slices of the
-    model and of the best other one. code_level: the model's NDCG if any item with the answer's codes were a hit.
+    model and of the best other one. code_level: the model's NDCG if any item with the answer's codes were a hit. probes: of
+    user vectors, none where they were not asked for.
     """
 
     evaluation: Evaluation
@@ -52,6 +55,7 @@ class Report:
     leaks: list[Leak]
     good: list[Example]
     bad: list[Example]
+    probes: Sequence[Probe] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the examples, which name people."""
@@ -59,18 +63,26 @@ class Report:
             "protocol": self.protocol,
             "compared": [asdict(row) | {"verdict": row.verdict} for row in self.compared],
             "slices": {name: [asdict(row) for row in rows] for name, rows in self.slices.items()},
+            "largest_gaps": {name: largest_gaps(rows) for name, rows in self.slices.items()},
             "lists": {name: asdict(_shortened(found)) for name, found in self.lists.items()},
             "code_level_ndcg": self.code_level,
             "leaks": [asdict(leak) for leak in self.leaks],
+            "probes": [{name: _known(value) for name, value in asdict(found).items()} for found in self.probes],
         }
 
 
+def _known(value: Any) -> Any:
+    """None for NaN, which JSON does not have."""
+    return None if value != value else value
+
+
 def _shortened(found: ListQuality) -> ListQuality:
-    """Without the single providers but the most shown ones: a catalogue has thousands."""
-    if found.providers is None:
-        return found
-    most = sorted(found.providers.groups, key=lambda group: -group.exposure)[:PROVIDERS]
-    return replace(found, providers=replace(found.providers, groups=tuple(most)))
+    """Of single categories and providers only the most shown ones: a catalogue has thousands."""
+
+    def most_shown(gaps: GroupGaps | None) -> GroupGaps | None:
+        return gaps and replace(gaps, groups=tuple(sorted(gaps.groups, key=lambda group: -group.exposure)[:GROUPS]))
+
+    return replace(found, category_gaps=most_shown(found.category_gaps), provider_gaps=most_shown(found.provider_gaps))
 
 
 def full_report(
@@ -105,7 +117,8 @@ def full_report(
         },
         None if codes is None else code_level(model.rows[protocol], questions.items, codes, [k])[f"code_ndcg@{k}"],
         list(leaks),
-        *(examples(model, questions, titles, protocol, hit, seed) for hit in (True, False)),
+        examples(model, questions, titles, protocol, hit=True, seed=seed),
+        examples(model, questions, titles, protocol, hit=False, seed=seed),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ Legend: `M` questions.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,25 +90,33 @@ def read_evaluation(folder: Path) -> Evaluation:
     return evaluation
 
 
-def side_by_side(evaluations: dict[Path, Evaluation]) -> list[Result]:
+def side_by_side(evaluations: Mapping[Path, Evaluation], pools: Mapping[str, Sequence[Path]] | None = None) -> list[Result]:
     """All results of evaluations of the same questions: each folder's model under the folder's name, baselines once.
 
-    Raises `DataError` where the questions differ, or where two models would have the same name.
+    pools: name -> folders whose models are one model fitted with several seeds; they all get that name, see `compare`.
+    Raises `DataError` where the questions differ, where two models would have the same name, or where one fit is pooled twice.
     """
     first = next(iter(evaluations.values()), None)
     if first is None:
         raise DataError("There is nothing to compare. Give folders that `genrec evaluate --out` wrote.")
-    models: dict[str, Result] = {}
+    pool_of = {folder: name for name, folders in (pools or {}).items() for folder in folders}
+    names = {folder: pool_of.get(folder, folder.resolve().name) for folder in evaluations}
+    for folder, name in names.items():
+        if folder not in pool_of and list(names.values()).count(name) > 1:
+            raise DataError(f"Two of the folders are called {name!r}. Rename one: a model is listed under its folder's name.")
+    models: list[Result] = []
+    fits: dict[str, list[str]] = {}  # name -> bundles
     baselines: dict[str, Result] = {}
     for folder, evaluation in evaluations.items():
         if evaluation.questions != first.questions:
             raise DataError(
                 f"{folder} asked other questions than {next(iter(evaluations))}. Evaluate on the same events, split and part."
             )
-        name = folder.resolve().name
-        if name in models:
-            raise DataError(f"Two of the folders are called {name!r}. Rename one: a model is listed under its folder's name.")
-        models[name] = replace(evaluation.results[0], name=name)
+        models.append(replace(evaluation.results[0], name=names[folder]))
+        fits.setdefault(names[folder], []).append(str(evaluation.about.get("bundle", folder)))
         for result in evaluation.results[1:]:
             baselines.setdefault(result.name, result)
-    return [*models.values(), *(result for name, result in baselines.items() if name not in models)]
+    for name, bundles in fits.items():
+        if len(set(bundles)) < len(bundles):
+            raise DataError(f"{name!r} pools the same fit twice, which says nothing about seeds. Fit again with another seed.")
+    return [*models, *(result for name, result in baselines.items() if name not in fits)]

@@ -128,11 +128,11 @@ def slice_table(
                 f"got shape {part.mask.shape} with {int(part.mask.sum())}. Make slices from the questions that were evaluated."
             )
     owner = user_numbers(result.users)
-    everyone = by_user(values[None], owner)
-    sums = np.empty((2 + 2 * len(slices), everyone[0].shape[1]))  # of values and of questions: of all, then of each slice
-    sums[:2] = np.vstack(everyone)
+    everyone = by_user([values], owner)
+    sums = np.empty((2 + 2 * len(slices), everyone.shape[1]))  # of values and of questions: of all, then of each slice
+    sums[:2] = everyone
     for place, part in enumerate(slices, 1):
-        sums[2 * place : 2 * place + 2] = by_user(np.stack([np.where(part.mask, values, 0), part.mask]), owner)[0]
+        sums[2 * place : 2 * place + 2] = by_user([np.where(part.mask, values, 0), part.mask], owner)[:2]
     drawn = resampled(sums, seed)
     overall = drawn[:, 0] / drawn[:, 1]
     rows = []
@@ -153,6 +153,18 @@ def slice_table(
             )
         )
     return rows
+
+
+def largest_gaps(rows: Sequence[SliceRow]) -> dict[str, float]:
+    """By group: the mean of its best slice less that of its worst, for groups with at least two that are not too small.
+
+    So "history" tells how far apart long-time users and new ones are served, "category" what is found best and worst.
+    """
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.too_small:
+            means.setdefault(row.group, []).append(row.metric.mean)
+    return {group: max(found) - min(found) for group, found in means.items() if len(found) > 1}
 
 
 def slices_markdown(rows: Sequence[SliceRow]) -> str:

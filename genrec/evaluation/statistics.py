@@ -9,8 +9,9 @@ permutation tests for rankings, Smucker, Allan & Carterette 2007 (10.1145/132144
 Legend: `M` questions, `U` users, `V` arrays measured on the same questions, `R` resamples, `S` seeds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ RESAMPLES = 1000  # of a bootstrap
 FLIPS = 10_000  # of a permutation test; its smallest p-value is 1 / (FLIPS + 1)
 EXACT_USERS = 12  # up to so many, all 2 ** users flips are tried
 CELLS = 2**21  # drawn numbers held at once
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,14 @@ class Pooled:
 
 
 def bootstrap(
-    values: dict[str, np.ndarray], seed: int, resamples: int = RESAMPLES, users: np.ndarray | None = None
-) -> dict[str, Estimate]:
-    """Mean and 95 % interval of each per-question array [M], all on the same resamples.
+    values: dict[Name, np.ndarray], seed: int, resamples: int = RESAMPLES, users: np.ndarray | None = None
+) -> dict[Name, Estimate]:
+    """Mean and 95 % interval of each per-question array [M], by its name, all on the same resamples.
 
     users: whose question each is [M]. Users are drawn, with all their questions: those of one user are no independent
     evidence. None: every question is a user's only one.
     """
-    sums, sizes = by_user(np.stack(list(values.values())), users)
-    drawn = resampled(np.vstack([sums, sizes]), seed, resamples)
+    drawn = resampled(by_user(list(values.values()), users), seed, resamples)
     low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], [0.025, 0.975], axis=0)
     return {
         name: Estimate(float(array.mean()), float(low[i]), float(high[i])) for i, (name, array) in enumerate(values.items())
@@ -85,7 +86,7 @@ def paired_bootstrap(
     for one draw at the edge; at least 2 / (resamples + 1). Raises `DataError` where a and b are not of the same questions.
     """
     difference = _difference(a, b)
-    drawn = resampled(np.vstack(by_user(difference[None], users)), seed, resamples)
+    drawn = resampled(by_user([difference], users), seed, resamples)
     means = drawn[:, 0] / drawn[:, 1]
     rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     low, high = np.quantile(means, [0.025, 0.975])
@@ -99,7 +100,7 @@ def permutation_test(a: np.ndarray, b: np.ndarray, users: np.ndarray | None = No
     most `EXACT_USERS` others all flips are tried, and p is exact. Raises `DataError` where a and b are of different questions.
     """
     check_integer("flips", flips, 1)
-    sums = by_user(_difference(a, b)[None], users)[0][0]
+    sums, _ = by_user([_difference(a, b)], users)
     sums = sums[sums != 0]
     size, exact = len(sums), len(sums) <= EXACT_USERS
     observed = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()  # a tie must not be lost to rounding
@@ -157,32 +158,39 @@ def minimum_detectable_difference(
         if not 0 < value < 1:
             raise SettingError(f"{name} must be above 0 and below 1, got {value}.")
     difference = _difference(a, b)
-    sums, sizes = by_user(difference[None], users)
+    sums, sizes = by_user([difference], users)
     if len(sizes) < 2:
         raise DataError(f"An error over users needs at least two users, got {len(sizes)}. Evaluate on more.")
-    left = sums[0] - difference.mean() * sizes
+    left = sums - difference.mean() * sizes
     error = np.sqrt(len(sizes) / (len(sizes) - 1) * (left @ left)) / len(difference)
     return float((norm.ppf(1 - level / 2) + norm.ppf(power)) * error)
 
 
 def user_numbers(users: np.ndarray) -> np.ndarray:
     """Ids [M] as numbers from 0 in the ids' own order, so that the order of the questions changes no draw: int64 [M]."""
-    encoded = pa.array(users).dictionary_encode()
-    place = np.argsort(pc.sort_indices(encoded.dictionary).to_numpy())
-    return place[encoded.indices.to_numpy()].astype(np.int64)
+    ids = pa.array(users)
+    order = pc.sort_indices(ids)
+    in_order = ids.take(order)
+    numbers = np.zeros(len(ids), np.int64)
+    numbers[order.to_numpy()[1:]] = np.cumsum(pc.not_equal(in_order[1:], in_order[:-1]).to_numpy(zero_copy_only=False))
+    return numbers
 
 
-def by_user(values: np.ndarray, users: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of values [V, M] over the questions of each user: float64 [V, U]; and how many questions each has: float64 [U].
+def by_user(values: Sequence[np.ndarray], users: np.ndarray | None) -> np.ndarray:
+    """Sums of each of `V` arrays [M] over the questions of each user, then how many questions each has: float64 [V + 1, U].
 
-    Raises `DataError` where `users` is not of the same questions.
+    users: whose question each is (None: every question is a user's only one). Raises `DataError` for users of other questions.
     """
-    if users is None:
-        return values.astype(np.float64), np.ones(values.shape[1])
-    if len(users) != values.shape[1]:
-        raise DataError(f"users must name the user of each of {values.shape[1]} questions, got {len(users)} names.")
-    owner = user_numbers(users)
-    return np.stack([np.bincount(owner, line) for line in values]), np.bincount(owner).astype(np.float64)
+    questions = len(values[0])
+    if users is not None and len(users) != questions:
+        raise DataError(f"users must name the user of each of {questions} questions, got {len(users)} names.")
+    owner = np.arange(questions) if users is None else user_numbers(users)
+    sizes = np.bincount(owner)
+    sums = np.empty((len(values) + 1, len(sizes)))  # filled line by line: with a million users, each copy counts
+    for line, array in zip(sums, values, strict=False):
+        line[:] = np.bincount(owner, array)
+    sums[-1] = sizes
+    return sums
 
 
 def resampled(sums: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:

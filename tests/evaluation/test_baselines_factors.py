@@ -26,7 +26,7 @@ def test_als_folds_a_history_in_as_the_package_does() -> None:
     baseline = ALS(ALSConfig(factors=4, decay=1.0), seed=3).fit(TRAIN, ITEMS)
     asked = Histories.from_lists([[0, 1], [4], [5, 3, 2]])
     rows, scores = baseline.rank(asked, 3, exclude_seen=True)
-    ids, theirs = baseline.model.recommend(np.arange(3), met_items(asked, ITEMS), N=3, recalculate_user=True)
+    ids, theirs = baseline.learned.recommend(np.arange(3), met_items(asked, ITEMS), N=3, recalculate_user=True)
     assert rows.tolist() == ids.tolist()
     np.testing.assert_allclose(scores, theirs, rtol=1e-4)
 
@@ -34,7 +34,7 @@ def test_als_folds_a_history_in_as_the_package_does() -> None:
 def test_als_user_vectors_are_weighted_least_squares_with_recency_in_the_weights() -> None:
     config = ALSConfig(factors=3, alpha=5.0, regularization=0.5, decay=0.5)
     baseline = ALS(config).fit(TRAIN, ITEMS)
-    items = baseline.model.item_factors.astype(np.float64)
+    items = baseline.learned.item_factors.astype(np.float64)
     for line, history in zip(all_scores(baseline, ASKED), ASKED.to_lists(), strict=True):
         weights, wanted = np.ones(ITEMS), np.zeros(ITEMS)
         for item in set(history.tolist()):
@@ -46,14 +46,14 @@ def test_als_user_vectors_are_weighted_least_squares_with_recency_in_the_weights
 
 def test_als_item_vectors_do_not_depend_on_the_users_who_only_ask() -> None:
     baseline = ALS(ALSConfig(factors=3)).fit(TRAIN, ITEMS)
-    before = baseline.model.item_factors.copy()
+    before = baseline.learned.item_factors.copy()
     baseline.rank(ASKED, 3, exclude_seen=True)
-    np.testing.assert_array_equal(baseline.model.item_factors, before)
+    np.testing.assert_array_equal(baseline.learned.item_factors, before)
 
 
 def test_bpr_scores_are_the_mean_item_vector_taken_to_a_user_vector() -> None:
     baseline = BPR(BPRConfig(factors=3, iterations=30, decay=0.5)).fit(TRAIN, ITEMS)
-    model = baseline.model
+    model = baseline.learned
     # ASKED, by hand: the latest item counts 1, the one before 0.5, before that 0.25.
     means = [
         (model.items[0] + 0.5 * model.items[3]) / 1.5,
@@ -76,19 +76,19 @@ def test_bpr_learns_the_way_to_user_vectors_from_its_training_users() -> None:
     )  # fmt: skip
     met = met_items(TRAIN.select(order), ITEMS)
     theirs.fit(met, show_progress=False)
-    np.testing.assert_array_equal(baseline.model.items, theirs.item_factors[:, :-1])
+    np.testing.assert_array_equal(baseline.learned.items, theirs.item_factors[:, :-1])
     np.testing.assert_array_equal(theirs.user_factors[:, -1], 1)
-    means = np.column_stack([met.toarray() @ baseline.model.items / TRAIN.lengths[order, None], np.ones(len(TRAIN))])
+    means = np.column_stack([met.toarray() @ baseline.learned.items / TRAIN.lengths[order, None], np.ones(len(TRAIN))])
     users = theirs.user_factors[:, :-1].astype(np.float64)
 
     def loss(fold: np.ndarray) -> float:
         return float(((means @ fold - users) ** 2).sum() + (fold**2).sum())
 
-    least = loss(baseline.model.fold)
+    least = loss(baseline.learned.fold)
     assert least < loss(np.zeros((4, 3)))
     for place in np.ndindex(4, 3):
         for step in (-1e-3, 1e-3):
-            moved = baseline.model.fold.copy()
+            moved = baseline.learned.fold.copy()
             moved[place] += step
             assert loss(moved) > least, "a ridge regression is where every step leads up"
 

@@ -119,7 +119,7 @@ def naive_cosines(train: list[list[int]], items: int, shrink: float, neighbours:
 @given(train=LISTS, shrink=st.sampled_from([0.0, 2.5]), neighbours=st.integers(1, 6))
 def test_item_neighbours_equal_counting_user_by_user(train: list[list[int]], shrink: float, neighbours: int) -> None:
     baseline = ItemKNN(ItemKNNConfig(neighbours=neighbours, shrink=shrink)).fit(Histories.from_lists(train), 6)
-    np.testing.assert_allclose(baseline.alike.toarray(), naive_cosines(train, 6, shrink, neighbours), rtol=1e-6)
+    np.testing.assert_allclose(baseline.learned.toarray(), naive_cosines(train, 6, shrink, neighbours), rtol=1e-6)
 
 
 def test_item_neighbours_add_up_over_the_history_and_the_latest_item_counts_most() -> None:
@@ -173,8 +173,8 @@ def test_ease_is_the_ridge_regression_of_each_item_on_all_the_others(train: list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ease, "BLOCK", block)
         baseline = EASE(EASEConfig(l2=l2)).fit(Histories.from_lists(train), 6)
-    np.testing.assert_allclose(baseline.weights, naive_ease(train, 6, l2), rtol=1e-5, atol=1e-7)
-    assert (baseline.weights.diagonal() == 0).all()
+    np.testing.assert_allclose(baseline.learned, naive_ease(train, 6, l2), rtol=1e-5, atol=1e-7)
+    assert (baseline.learned.diagonal() == 0).all()
 
 
 def test_ease_asks_with_recency_weights_and_with_decay_one_as_in_the_paper() -> None:
@@ -189,7 +189,7 @@ def test_tuned_ease_is_ease_fitted_with_what_was_chosen() -> None:
     validation = Targets(Histories.from_lists([[0, 3], [3], [2]]), np.array([4, 4, 1]))
     tuned = EASE().fit(train, 6).tune(validation, exclude_seen=True)
     assert tuned.config.l2 in ease.L2S
-    np.testing.assert_array_equal(tuned.weights, EASE(tuned.config).fit(train, 6).weights)
+    np.testing.assert_array_equal(tuned.learned, EASE(tuned.config).fit(train, 6).learned)
 
 
 @pytest.mark.parametrize(

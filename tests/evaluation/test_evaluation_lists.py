@@ -131,11 +131,12 @@ def test_what_was_not_asked_for_is_none() -> None:
     assert group_gaps(np.array([[4]]), CATEGORIES) is None, "only items of no known group"
     plain = measure_lists(ROWS, HISTORIES, ListContext(COUNTS))
     unknown = {name for name, value in vars(plain).items() if value is None}
-    assert unknown == {"coverage_of_allowed", "intra_list_diversity", "calibration", "providers"}
+    assert unknown == {"coverage_of_allowed", "intra_list_diversity", "calibration", "category_gaps", "provider_gaps"}
 
 
 def test_all_numbers_together_are_those_of_the_functions_and_json() -> None:
-    context = ListContext(COUNTS, VECTORS, CATEGORIES, CATEGORIES, COUNTS > 0)
+    makers = np.array(["x", "y", "x", "", "y"], object)
+    context = ListContext(COUNTS, VECTORS, CATEGORIES, makers, COUNTS > 0)
     targets, quality = np.array([0, 2, 3]), np.array([1.0, 0.5, 0.0])
     found = measure_lists(ROWS, HISTORIES, context, targets, quality)
     assert found.coverage == coverage(ROWS, 5)
@@ -146,7 +147,8 @@ def test_all_numbers_together_are_those_of_the_functions_and_json() -> None:
     assert found.average_popularity == average_popularity(ROWS, COUNTS)
     assert found.popularity_bias == popularity_bias(ROWS, HISTORIES, COUNTS)
     assert found.calibration == calibration(ROWS, HISTORIES, CATEGORIES)
-    assert found.providers == group_gaps(ROWS, CATEGORIES, targets, quality)
+    assert found.category_gaps == group_gaps(ROWS, CATEGORIES, targets, quality)
+    assert found.provider_gaps == group_gaps(ROWS, makers, targets, quality)
     json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
@@ -168,16 +170,16 @@ def test_numbers_keep_their_bounds_and_the_order_of_lists_and_places_changes_not
     for name, (low, high) in bounds.items():
         value = getattr(found, name)
         assert value is None or low - 1e-9 <= value <= high + 1e-9, name
-    if found.providers:
-        assert sum(group.exposure for group in found.providers.groups) == pytest.approx(1)
-        assert sum(group.catalogue for group in found.providers.groups) == pytest.approx(1)
-        assert 0 <= found.providers.from_catalogue <= 1
+    if found.provider_gaps:
+        assert sum(group.exposure for group in found.provider_gaps.groups) == pytest.approx(1)
+        assert sum(group.catalogue for group in found.provider_gaps.groups) == pytest.approx(1)
+        assert 0 <= found.provider_gaps.from_catalogue <= 1
     random = np.random.default_rng(seed)
     order = random.permutation(len(rows))
     moved = measure_lists(random.permuted(rows[order], axis=1), histories.select(order), context)
     for name in bounds:
         assert getattr(moved, name) == (None if (value := getattr(found, name)) is None else pytest.approx(value, abs=1e-9))
-    assert moved.providers == found.providers
+    assert moved.provider_gaps == found.provider_gaps
 
 
 @settings(deadline=None, max_examples=30)
@@ -192,9 +194,9 @@ def test_new_row_numbers_for_the_same_items_change_nothing(world: tuple, seed: i
         np.where(rows >= 0, new_of_old[rows], -1), dataclasses.replace(histories, items=new_of_old[histories.items]), renamed
     )
     for name, value in vars(found).items():
-        if name != "providers":
+        if not name.endswith("_gaps"):
             assert getattr(again, name) == (None if value is None else pytest.approx(value, abs=1e-9)), name
-    assert again.providers == found.providers
+    assert (again.category_gaps, again.provider_gaps) == (found.category_gaps, found.provider_gaps)
 
 
 @settings(deadline=None, max_examples=30)

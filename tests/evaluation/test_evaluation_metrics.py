@@ -12,7 +12,7 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError
 from genrec.evaluation.evaluate import evaluate, repeated_targets, report_table
-from genrec.evaluation.metrics import METRICS, hit_positions, hit_rate_at, map_at, mrr_at, ndcg_at, recall_at
+from genrec.evaluation.metrics import METRICS, hit_positions, mrr_at, ndcg_at, recall_at
 from genrec.evaluation.statistics import bootstrap
 
 
@@ -50,8 +50,8 @@ def test_places_gains_and_hits_by_hand() -> None:
 @given(st.lists(st.integers(-1, 20), min_size=1, max_size=20), st.integers(1, 15))
 def test_with_one_target_map_is_mrr_hit_rate_is_recall_and_ndcg_lies_between_them(places: list[int], k: int) -> None:
     positions = np.array(places)
-    assert map_at(positions, k).tolist() == mrr_at(positions, k).tolist()
-    assert hit_rate_at(positions, k).tolist() == recall_at(positions, k).tolist()
+    assert METRICS["map"](positions, k).tolist() == mrr_at(positions, k).tolist()
+    assert METRICS["hit_rate"](positions, k).tolist() == recall_at(positions, k).tolist()
     recall, ndcg, mrr = recall_at(positions, k), ndcg_at(positions, k), mrr_at(positions, k)
     assert ((recall >= ndcg) & (ndcg >= mrr) & (mrr >= 0)).all()
 

@@ -14,12 +14,14 @@ from genrec.data.splits import Targets, global_time, leave_one_out
 from genrec.errors import DataError, SettingError
 from genrec.evaluation.probes import (
     Probe,
+    by_question,
     commonest_label,
     draw_others,
     first_questions,
     label_from_end,
     learns_from,
     probe,
+    probe_model,
     probe_table,
 )
 from genrec.evaluation.user_vectors import last_item, random_vectors, user_vectors_of
@@ -234,11 +236,27 @@ def test_reference_vectors_by_hand() -> None:
     np.testing.assert_allclose(last_item(histories, items), [[0, 2], [0, 0], [1, 0]])
 
 
+def test_a_model_is_probed_beside_what_could_stand_in_for_its_vectors() -> None:
+    codes = np.array([[a, b] for a in range(10) for b in range(15)])
+    ranker = make_ranker((10, 15), codes)
+    questions = leave_one_out(world(users=120).histories).test
+    found = probe_model(ranker, questions, LABELS, onehot(LABELS), POPULARITY, most_users=100)
+    names, rows = by_question(found)
+    assert names == ["model", "mean item", "last item", "random"]
+    assert [row[1] for row in rows] == [LAST, THIRD, NUMBER, NEXT, NEXT_ITEM, COMMONEST]
+    by_vectors = {one.vectors: one for one in found if one.question == LAST}
+    assert by_vectors["last item"].value > 0.95 > 0.5 > by_vectors["random"].value, "here an item's vector is its category"
+    assert sum(one.users for one in found if one.vectors == "model" and one.question == NUMBER) < 100, "half of those drawn"
+    unknown = probe_model(ranker, questions, np.full(ITEMS, "", object), ITEM_VECTORS, POPULARITY, most_users=100)
+    assert {one.question for one in unknown if not np.isnan(one.value)} == {NUMBER, NEXT_ITEM}
+
+
 def test_the_table_has_a_column_per_kind_of_vectors_and_refuses_unlike_questions() -> None:
     one = Probe("model", "g", "q", "accuracy", 0.75, 0.5, 10)
     page = probe_table([one, replace(one, vectors="random", value=float("nan"))])
-    assert page.splitlines()[0] == "| group | question | metric | users | floor | model | random |"
-    assert page.splitlines()[2] == "| g | q | accuracy | 10 | 0.500 | 0.750 | - |"
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    assert cells[0] == ["group", "question", "metric", "users", "floor", "model", "random"]
+    assert cells[2] == ["g", "q", "accuracy", "10", "0.500", "0.750", "-"]
     with pytest.raises(SettingError, match="same questions"):
         probe_table([one, replace(one, vectors="random", users=9)])
 

@@ -1,7 +1,7 @@
-"""Our metrics beside those of others: trec_eval (through ir-measures) and scikit-learn; ranx: benchmarks/ranx_metrics.py.
+"""Our metrics beside those of others: trec_eval (through ir-measures) and scikit-learn; ranx: benchmarks/ranking_speed.py.
 
-The references take scores and break ties their own ways, so they are given strictly falling scores made from our order. Our own
-rule for ties, the catalogue's order, has a test of its own.
+The references take scores. trec_eval puts the last name first among equal scores, so with names that fall as catalogue rows
+rise it has our rule, the catalogue's order; elsewhere scores fall strictly.
 """
 
 import ir_measures
@@ -15,7 +15,7 @@ from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 from genrec.data.interactions import Histories
 from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.metrics import METRICS, hit_positions
-from genrec.evaluation.ranking import places, top
+from genrec.evaluation.ranking import places, top, top_of_each
 
 Rankings = tuple[np.ndarray, np.ndarray]
 
@@ -42,17 +42,37 @@ def as_run(rows: np.ndarray, targets: np.ndarray) -> tuple[dict, dict]:
     return answers, run
 
 
+def assert_equal_to_trec_eval(positions: np.ndarray, k: int, answers: dict, run: dict, ties: bool = False) -> None:
+    # RR with a cut is not trec_eval's but MS MARCO's script's, which orders ties the other way. AP is RR with one answer.
+    theirs = {"recall": R @ k, "ndcg": nDCG @ k, "mrr": AP @ k if ties else RR @ k, "map": AP @ k, "hit_rate": Success @ k}
+    assert set(theirs) == set(METRICS)
+    found = {(str(one.measure), one.query_id): one.value for one in ir_measures.iter_calc(theirs.values(), answers, run)}
+    for name, measure in theirs.items():
+        expected = [found[str(measure), f"q{i}"] for i in range(len(positions))]
+        np.testing.assert_allclose(METRICS[name](positions, k), expected, rtol=0, atol=1e-9)
+
+
 @settings(deadline=None)
 @given(rankings(), st.integers(1, 12))
 def test_every_metric_equals_trec_evals_question_by_question(ranked: Rankings, k: int) -> None:
-    rows, targets = ranked
-    theirs = {"recall": R @ k, "ndcg": nDCG @ k, "mrr": RR @ k, "map": AP @ k, "hit_rate": Success @ k}
-    assert set(theirs) == set(METRICS)
-    positions = hit_positions(rows, targets)
-    found = {(str(one.measure), one.query_id): one.value for one in ir_measures.iter_calc(theirs.values(), *as_run(*ranked))}
-    for name, measure in theirs.items():
-        expected = [found[str(measure), f"q{i}"] for i in range(len(rows))]
-        np.testing.assert_allclose(METRICS[name](positions, k), expected, rtol=0, atol=1e-9)
+    assert_equal_to_trec_eval(hit_positions(*ranked), k, *as_run(*ranked))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8), st.integers(2, 30), st.integers(0, 3), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_every_metric_equals_trec_evals_on_rankings_with_ties(
+    questions: int, items: int, highest: int, k: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    scores, targets = (
+        random.integers(0, highest + 1, (questions, items)).astype(np.float32),
+        random.integers(0, items, questions),
+    )
+    positions = hit_positions(top_of_each(scores, items)[0], targets)
+    names = [f"i{items - row:02}" for row in range(items)]
+    answers = {f"q{i}": {names[target]: 1} for i, target in enumerate(targets)}
+    run = {f"q{i}": dict(zip(names, line.tolist(), strict=True)) for i, line in enumerate(scores)}
+    assert_equal_to_trec_eval(positions, k, answers, run, ties=True)
 
 
 @given(st.integers(2, 30), st.integers(1, 30), st.integers(0, 10**6))

@@ -17,7 +17,8 @@ from genrec.evaluation.evaluate import Result, evaluate
 from genrec.evaluation.leaderboard import add_to_leaderboard, leaderboard_table, read_leaderboard
 from genrec.evaluation.leaks import Leak
 from genrec.evaluation.lists import ListContext
-from genrec.evaluation.page import html, write_report
+from genrec.evaluation.page import comparison_html, html, write_report
+from genrec.evaluation.probes import Probe
 from genrec.evaluation.report import Report, examples, full_report
 from genrec.evaluation.saved import Evaluation, read_evaluation, side_by_side
 
@@ -210,3 +211,70 @@ def test_a_model_measured_alone_has_a_page_too(evaluation: Evaluation, questions
     assert "ours was measured alone" in page
     assert "Nothing found" in page
     assert report.code_level is None
+
+
+def test_gaps_between_groups_of_items_and_of_users_are_on_the_page_and_in_the_numbers(report: Report) -> None:
+    page, told = html(report, "shop"), report.to_dict()
+    assert told["largest_gaps"]["ours"]["category"] > 0
+    assert page.count("best less worst") == sum(map(len, told["largest_gaps"].values()))
+    for kind in ("category", "provider"):
+        gap = told["lists"]["ours"][f"{kind}_gaps"]["largest_gap"]
+        assert f'<td>{kind}: largest gap</td><td class="number">{gap:.3f}</td>' in page
+
+
+def seeds_of(questions: Targets, shares: tuple[float, ...]) -> list[Result]:
+    return [evaluate(Oracle("ours", questions, share), questions, progress=False) for share in shares]
+
+
+def test_results_of_one_name_are_seeds_of_one_model_and_are_compared_by_their_mean(questions: Targets) -> None:
+    other = evaluate(Oracle("other", questions, 0.2), questions, progress=False)
+    seeds = seeds_of(questions, (0.4, 0.5, 0.6))
+    rows = {row.name: row for row in compare([*seeds, other])}
+    assert list(rows) == ["ours", "other"]
+    ours = rows["ours"].estimate
+    each = [result.metrics["masked"]["ndcg@10"].mean for result in seeds]
+    assert (ours.seeds, ours.mean, ours.seed_deviation) == (
+        3,
+        pytest.approx(np.mean(each)),
+        pytest.approx(np.std(each, ddof=1)),
+    )
+    difference = rows["other"].difference
+    assert difference is not None
+    assert difference.mean == pytest.approx(rows["other"].estimate.mean - ours.mean)
+    assert rows["other"].estimate.seed_deviation is None
+    assert [line.split("|")[-2].strip() for line in comparison_table(list(rows.values())).splitlines()[2:]] == [
+        f"± {np.std(each, ddof=1):.4f}", "",
+    ]  # fmt: skip
+    assert "over seeds" in comparison_html(list(rows.values()), "NDCG@10")
+    alone = compare([seeds[0], other])
+    assert "seeds" not in comparison_table(alone)
+    assert "over seeds" not in comparison_html(alone, "NDCG@10")
+
+
+def test_any_cut_up_to_the_longest_list_can_be_compared(evaluation: Evaluation) -> None:
+    [ours] = compare(evaluation.results[:1], "recall", 7)
+    assert ours.estimate.mean == evaluation.results[0].per_question("masked", "recall", 7).mean()
+
+
+def test_folders_are_pooled_under_one_name_but_no_fit_twice(evaluation: Evaluation, questions: Targets, tmp_path: Path) -> None:
+    def fit(number: int) -> Evaluation:
+        return replace(evaluation, results=seeds_of(questions, (0.4 + number / 10,)), about={"bundle": f"bundle {number}"})
+
+    runs = {tmp_path / f"seed{number}": fit(number) for number in range(3)}
+    other = {tmp_path / "other": evaluation}
+    results = side_by_side(other | runs, {"ours": list(runs)})
+    assert [result.name for result in results] == ["other", "ours", "ours", "ours", "good", "bad", "same"]
+    for name, evaluations in (("other", other | runs), ("ours", {tmp_path / "ours": evaluation} | runs)):
+        with pytest.raises(DataError, match=f"Two of the folders are called '{name}'"):
+            side_by_side(evaluations, {name: list(runs)})
+    with pytest.raises(DataError, match="'ours' pools the same fit twice"):
+        side_by_side(runs | {tmp_path / "copy": fit(0)}, {"ours": [*runs, tmp_path / "copy"]})
+
+
+def test_probes_are_on_the_page_and_in_the_numbers_where_they_were_asked_for(report: Report) -> None:
+    probes = [Probe(name, "g", "the <last> item", "accuracy", value, 0.2, 9) for name, value in (("a", 0.7), ("b", np.nan))]
+    probed = replace(report, probes=probes)
+    assert "the &lt;last&gt; item" in html(probed, "shop")
+    assert [probe["value"] for probe in probed.to_dict()["probes"]] == [0.7, None], "JSON has no NaN"
+    assert "What user vectors hold" not in html(report, "shop")
+    assert report.to_dict()["probes"] == []

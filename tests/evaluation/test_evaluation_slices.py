@@ -11,7 +11,8 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError
 from genrec.evaluation.evaluate import Result, evaluate
-from genrec.evaluation.slices import FIFTHS, Slice, fifths, slice_table, slices_markdown, slices_of
+from genrec.evaluation.slices import FIFTHS, Slice, SliceRow, fifths, largest_gaps, slice_table, slices_markdown, slices_of
+from genrec.evaluation.statistics import Estimate
 
 COUNTS = np.array([10, 4, 3, 2, 1, 0])
 CATEGORIES = np.array(["soap", "soap", "ink", "paper", "", "ink"], object)
@@ -139,6 +140,15 @@ def test_slices_of_few_users_are_marked_however_many_questions_they_have() -> No
     assert len({len(line) for line in lines}) == 1
     assert [("too small to read" in line) for line in lines[2:]] == [True, False, True]
     assert "| size | 29 users | 145       | 29    |" in lines[2]
+
+
+def test_the_largest_gap_of_a_group_is_between_its_best_and_worst_slices_that_can_be_read() -> None:
+    def row(group: str, mean: float, too_small: bool = False) -> SliceRow:
+        return SliceRow(group, f"{mean}", 40, 40, Estimate(mean, 0, 1), Estimate(0, 0, 0), too_small)
+
+    rows = [row("history", 0.2), row("history", 0.5), row("history", 0.3), row("history", 0.9, too_small=True)]
+    alone = [row("repeat", 0.4), row("repeat", 0.1, too_small=True)]
+    assert largest_gaps([*rows, *alone, row("age", 0.4)]) == {"history": pytest.approx(0.3)}
 
 
 def test_the_order_of_questions_changes_no_row() -> None:

@@ -176,6 +176,30 @@ def test_questions_that_time_does_not_order_are_told() -> None:
     assert "tied-times" not in {leak.kind for leak in check_leaks(leave_one_out(histories))}
 
 
+def out_of_order(histories: Histories) -> Histories:
+    return replace(histories, times=histories.times[::-1])
+
+
+# Kind -> a split with that leak, and what `check_leaks` is told beside it.
+PLANTED: dict[str, Callable[[], tuple[Split, dict]]] = {
+    "other-events": lambda: (leave_one_out(world()), {"events": EVENTS, "learned_from": {"codes": OTHERS}}),
+    "target-in-training": lambda: (replace(leave_one_out(world()), train=world()), {}),
+    "own-future-in-training": lambda: (with_histories(leave_one_out(world()), "7", [49], [1e9]), {}),
+    "future-in-training": lambda: (with_histories(CUTS["global-time"](world()), "late", [0], [1e9]), {}),
+    "user-in-training": lambda: (replace(CUTS["user-holdout"](world()), train=world()), {}),
+    "event-twice": lambda: (leave_one_out(replace(Histories.from_lists([[3, 5, 4, 3]]), times=np.ones(4))), {}),
+    "not-in-time-order": lambda: (leave_one_out(out_of_order(world())), {}),
+    "future-of-others": lambda: (leave_one_out(world()), {}),
+    "tied-times": lambda: (leave_one_out(replace(world(), times=np.zeros(240))), {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_leak_of_each_kind_is_caught(kind: str) -> None:
+    split, told = PLANTED[kind]()
+    assert kind in {leak.kind for leak in check_leaks(split, **told)}
+
+
 rows = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=6), min_size=1, max_size=5)
 
 

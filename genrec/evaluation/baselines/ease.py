@@ -19,14 +19,14 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import DataError
 from genrec.evaluation.ranking import (
-    best_fit,
+    best_of,
     check_above_zero,
     check_decay,
     item_counts,
     met_items,
     popular_where_silent,
     query_matrix,
-    rank_batches,
+    rank_by_votes,
 )
 
 L2S = (30.0, 100.0, 300.0)  # what `tune` tries, with all `DECAYS`
@@ -65,7 +65,7 @@ class EASE:
         self.popularity = item_counts(train, items)
         met = met_items(train, items)
         self.both = (met.T @ met).tocsr()
-        self.weights = ease_weights(self.both, self.config.l2)
+        self.learned = ease_weights(self.both, self.config.l2)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:
@@ -73,24 +73,20 @@ class EASE:
 
         Raises `DataError` without questions.
         """
-        self.config, self.weights = best_fit(
-            [replace(self.config, l2=l2) for l2 in L2S],
-            lambda config: self.weights if config.l2 == self.config.l2 else ease_weights(self.both, config.l2),
-            self._votes,
-            validation,
-            len(self.popularity),
-            exclude_seen,
-            self.name,
-        )
+        configs = [replace(self.config, l2=l2) for l2 in L2S]
+        self.config, self.learned = best_of(self, configs, validation, exclude_seen)
         return self
 
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`."""
-        return rank_batches(
-            histories, k, exclude_seen, lambda batch: self._votes(self.weights, batch, self.config.decay), len(self.popularity)
-        )
+        return rank_by_votes(self, histories, k, exclude_seen)
 
-    def _votes(self, weights: np.ndarray, batch: Histories, decay: float) -> np.ndarray:
+    def learn(self, config: EASEConfig) -> np.ndarray:
+        """See `Voting`: the weights B [N, N]; what was solved already is not solved again."""
+        return self.learned if config.l2 == self.config.l2 else ease_weights(self.both, config.l2)
+
+    def votes(self, weights: np.ndarray, batch: Histories, decay: float) -> np.ndarray:
+        """See `Voting`."""
         # Sparse times dense adds up one history at a time, so the scores do not depend on who else is in the batch.
         return popular_where_silent(query_matrix(batch, len(self.popularity), decay) @ weights, self.popularity)
 

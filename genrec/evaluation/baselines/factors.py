@@ -23,7 +23,7 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
 from genrec.errors import MissingDependencyError, check_integer
 from genrec.evaluation.ranking import (
-    best_fit,
+    best_of,
     check_above_zero,
     check_decay,
     in_order_of_ids,
@@ -31,7 +31,7 @@ from genrec.evaluation.ranking import (
     met_items,
     popular_where_silent,
     query_matrix,
-    rank_batches,
+    rank_by_votes,
 )
 
 ALS_GRID = ((1.0, 0.1), (10.0, 1.0), (40.0, 10.0))  # (alpha, regularization) that tuning ALS tries, with all `DECAYS`
@@ -74,26 +74,23 @@ class ALS:
         """items: `N`. Raises `DataError` when the histories name a row beyond it; `MissingDependencyError`."""
         self.popularity = item_counts(train, items)
         self.met = met_items(in_order_of_ids(train), items)
-        self.model = self._factorise(self.config)
+        self.learned = self.learn(self.config)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:
         """Choose `alpha` and `regularization` from `ALS_GRID`, and `decay`, by NDCG@10 on validation questions (of equals, the
         first tried). Raises `DataError` without questions.
         """
-        grid = [replace(self.config, alpha=alpha, regularization=pull) for alpha, pull in ALS_GRID]
-        self.config, self.model = best_fit(
-            grid, self._factorise, self._votes, validation, len(self.popularity), exclude_seen, self.name
-        )
+        configs = [replace(self.config, alpha=alpha, regularization=pull) for alpha, pull in ALS_GRID]
+        self.config, self.learned = best_of(self, configs, validation, exclude_seen)
         return self
 
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`."""
-        return rank_batches(
-            histories, k, exclude_seen, lambda batch: self._votes(self.model, batch, self.config.decay), len(self.popularity)
-        )
+        return rank_by_votes(self, histories, k, exclude_seen)
 
-    def _factorise(self, config: ALSConfig) -> Any:
+    def learn(self, config: ALSConfig) -> Any:
+        """See `Voting`: the model of the package."""
         model = need_implicit("als").AlternatingLeastSquares(
             factors=config.factors, alpha=config.alpha, regularization=config.regularization, iterations=config.iterations,
             use_gpu=False, num_threads=1, random_state=self.seed,
@@ -101,7 +98,8 @@ class ALS:
         model.fit(self.met, show_progress=False)
         return model
 
-    def _votes(self, model: Any, batch: Histories, decay: float) -> np.ndarray:
+    def votes(self, model: Any, batch: Histories, decay: float) -> np.ndarray:
+        """See `Voting`."""
         users = model.recalculate_user(np.arange(len(batch)), query_matrix(batch, len(self.popularity), decay))
         return popular_where_silent(_products(users, model.item_factors), self.popularity)
 
@@ -152,26 +150,23 @@ class BPR:
         """items: `N`. Raises `DataError` when the histories name a row beyond it; `MissingDependencyError`."""
         self.popularity = item_counts(train, items)
         self.met = met_items(in_order_of_ids(train), items)
-        self.model = self._factorise(self.config)
+        self.learned = self.learn(self.config)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:
         """Choose `regularization` from `BPR_GRID`, and `decay`, by NDCG@10 on validation questions (of equals, the first
         tried). Raises `DataError` without questions.
         """
-        grid = [replace(self.config, regularization=pull) for pull in BPR_GRID]
-        self.config, self.model = best_fit(
-            grid, self._factorise, self._votes, validation, len(self.popularity), exclude_seen, self.name
-        )
+        configs = [replace(self.config, regularization=pull) for pull in BPR_GRID]
+        self.config, self.learned = best_of(self, configs, validation, exclude_seen)
         return self
 
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`."""
-        return rank_batches(
-            histories, k, exclude_seen, lambda batch: self._votes(self.model, batch, self.config.decay), len(self.popularity)
-        )
+        return rank_by_votes(self, histories, k, exclude_seen)
 
-    def _factorise(self, config: BPRConfig) -> BPRModel:
+    def learn(self, config: BPRConfig) -> BPRModel:
+        """See `Voting`."""
         model = need_implicit("bpr").BayesianPersonalizedRanking(
             factors=config.factors, learning_rate=config.learning_rate, regularization=config.regularization,
             iterations=config.iterations, use_gpu=False, num_threads=1, random_state=self.seed,
@@ -181,7 +176,8 @@ class BPR:
         users, items, bias = model.user_factors[:, :-1], model.item_factors[:, :-1], model.item_factors[:, -1]
         return BPRModel(items.astype(np.float64), bias.astype(np.float64), _fold_in(self.met, users, items))
 
-    def _votes(self, model: BPRModel, batch: Histories, decay: float) -> np.ndarray:
+    def votes(self, model: BPRModel, batch: Histories, decay: float) -> np.ndarray:
+        """See `Voting`."""
         query = query_matrix(batch, len(self.popularity), decay)
         query.data *= self.popularity[query.indices] > 0
         scores = _with_one(_means(query, model.items)) @ model.fold @ model.items.T + model.bias

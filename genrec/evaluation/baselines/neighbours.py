@@ -23,13 +23,13 @@ from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError, check_integer
 from genrec.evaluation.ranking import (
     batches,
-    best_fit,
+    best_of,
     check_decay,
     item_counts,
     met_items,
     popular_where_silent,
     query_matrix,
-    rank_batches,
+    rank_by_votes,
     top,
 )
 
@@ -69,7 +69,7 @@ class ItemKNN:
         self.popularity = item_counts(train, items)
         met = met_items(train, items)
         self.both = (met.T @ met).tocsr()
-        self.alike = shrunk_cosines(self.both, self.config.shrink, self.config.neighbours)
+        self.learned = self.learn(self.config)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:
@@ -77,25 +77,21 @@ class ItemKNN:
 
         Raises `DataError` without questions.
         """
-        self.config, self.alike = best_fit(
-            [replace(self.config, shrink=shrink, neighbours=kept) for kept in NEIGHBOURS for shrink in SHRINKS],
-            lambda config: shrunk_cosines(self.both, config.shrink, config.neighbours),
-            self._votes,
-            validation,
-            len(self.popularity),
-            exclude_seen,
-            self.name,
-        )
+        configs = [replace(self.config, shrink=shrink, neighbours=kept) for kept in NEIGHBOURS for shrink in SHRINKS]
+        self.config, self.learned = best_of(self, configs, validation, exclude_seen)
         return self
 
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`."""
-        return rank_batches(
-            histories, k, exclude_seen, lambda batch: self._votes(self.alike, batch, self.config.decay), len(self.popularity)
-        )
+        return rank_by_votes(self, histories, k, exclude_seen)
 
-    def _votes(self, alike: sp.csr_matrix, batch: Histories, decay: float) -> np.ndarray:
-        return votes(alike, batch, decay, self.popularity)
+    def learn(self, config: ItemKNNConfig) -> sp.csr_matrix:
+        """See `Voting`: similarities [N, N]."""
+        return shrunk_cosines(self.both, config.shrink, config.neighbours)
+
+    def votes(self, alike: sp.csr_matrix, batch: Histories, decay: float) -> np.ndarray:
+        """See `Voting`."""
+        return _votes(alike, batch, decay, self.popularity)
 
 
 @dataclass(frozen=True)
@@ -126,33 +122,28 @@ class TextNeighbours:
         """texts: one per catalogue row, compared by TF-IDF; or vectors [N, D]. Raises `DataError` for fewer than items."""
         self.popularity = item_counts(train, len(texts))
         kept = self.config.neighbours
-        self.alike = vector_neighbours(texts, kept) if isinstance(texts, np.ndarray) else text_neighbours(texts, kept)
+        self.learned = vector_neighbours(texts, kept) if isinstance(texts, np.ndarray) else text_neighbours(texts, kept)
         return self
 
     def tune(self, validation: Targets, exclude_seen: bool) -> Self:
         """Choose `decay` by NDCG@10 on validation questions (of equals, the first tried). Raises `DataError` without any."""
-        self.config, _ = best_fit(
-            [self.config],
-            lambda config: self.alike,
-            self._votes,
-            validation,
-            len(self.popularity),
-            exclude_seen,
-            self.name,
-        )
+        self.config, _ = best_of(self, [self.config], validation, exclude_seen)
         return self
 
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`."""
-        return rank_batches(
-            histories, k, exclude_seen, lambda batch: self._votes(self.alike, batch, self.config.decay), len(self.popularity)
-        )
+        return rank_by_votes(self, histories, k, exclude_seen)
 
-    def _votes(self, alike: sp.csr_matrix, batch: Histories, decay: float) -> np.ndarray:
-        return votes(alike, batch, decay, self.popularity)
+    def learn(self, config: TextNeighboursConfig) -> sp.csr_matrix:
+        """See `Voting`: cosines [N, N], which no decay changes."""
+        return self.learned
+
+    def votes(self, alike: sp.csr_matrix, batch: Histories, decay: float) -> np.ndarray:
+        """See `Voting`."""
+        return _votes(alike, batch, decay, self.popularity)
 
 
-def votes(alike: sp.csr_matrix, batch: Histories, decay: float, popularity: np.ndarray) -> np.ndarray:
+def _votes(alike: sp.csr_matrix, batch: Histories, decay: float, popularity: np.ndarray) -> np.ndarray:
     """What the items of each history give through `alike` [N, N]; popularity where that is nothing: float32 [U, N]."""
     return popular_where_silent((query_matrix(batch, len(popularity), decay) @ alike).toarray(), popularity)
 

@@ -26,7 +26,7 @@ from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.baselines.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
 from genrec.evaluation.baselines.sequence_network import SequenceConfig, SequenceNetwork
 from genrec.evaluation.metrics import hit_positions, ndcg_at
-from genrec.evaluation.ranking import top
+from genrec.evaluation.ranking import masked, top_of_each
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 
 SASREC = SequenceConfig()
@@ -72,14 +72,11 @@ class SequenceRanker:
     def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
         """See `Ranker.rank`; the score is a logit of the softmax."""
         check_integer("k", k, 1)
-        rows = np.full((len(histories), k), -1, np.int64)
-        kept = np.full((len(histories), k), -np.inf, np.float32)
+        rows, kept = np.empty((len(histories), k), np.int64), np.empty((len(histories), k), np.float32)
         empty = np.flatnonzero(histories.lengths == 0)
         rows[empty], kept[empty] = self.popularity.rank(histories.select(empty), k, exclude_seen)
         for users, scores in self._scores(histories, exclude_seen):
-            for user, line in zip(users, scores, strict=True):
-                best = top(line, k)
-                rows[user, : len(best)], kept[user, : len(best)] = best, line[best]
+            rows[users], kept[users] = top_of_each(scores, k)
         return rows, kept
 
     @torch.no_grad()
@@ -98,9 +95,7 @@ class SequenceRanker:
             if not torch.isfinite(states).all():
                 raise SettingError(f"Training {self.name} diverged: its states are no numbers. Lower learning_rate.")
             scores = (states @ table.T).cpu().numpy()
-            if exclude_seen:
-                scores[np.repeat(np.arange(len(batch)), batch.lengths), batch.items] = -np.inf
-            yield users, scores
+            yield users, masked(scores, batch) if exclude_seen else scores
 
     def _train(self, windows: list[np.ndarray], items: int, questions: Targets, exclude_seen: bool) -> None:
         config = self.config
