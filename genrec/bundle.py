@@ -22,8 +22,8 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
-from genrec.models.decoder import embedding_rows
 from genrec.models.packed import pack_linears
+from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.families import load_tokenizer

@@ -19,7 +19,7 @@ from genrec.decoding.diversity import Selection
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, check_model
 from genrec.errors import SettingError, check_integer
-from genrec.models.decoder import embedding_rows
+from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
 
 # Memory that one decoding step may take for logits and candidates, in bytes; batches are cut to fit.
