@@ -51,6 +51,22 @@ def test_answers_are_those_of_scoring_every_item(client: Client, bundle: Path, i
         assert [item.item_id for item in answer.items] == truth
 
 
+def test_an_encoder_decoder_is_served_like_a_decoder(
+    start: Callable[..., Running], encoder_decoder_bundle: Path, ids: list[str]
+) -> None:
+    recommender = Recommender.load(encoder_decoder_bundle)
+    histories = [ids[:3], [], ids[10:30]]
+    server = start(bundles={"t5": encoder_decoder_bundle})
+    with Client(server.url) as client:
+        answers = client.recommend(histories, k=5, where="price < 30", explain=True)
+    for answer, expected in zip(answers, recommender.recommend(histories, k=5, where="price < 30", explain=True), strict=True):
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        for item, other in zip(answer.items, expected, strict=True):
+            assert item.score == pytest.approx(other.score, abs=1e-4)
+            assert item.explanation["score"] == pytest.approx(other.explanation.score, abs=1e-4)
+    assert httpx.get(f"{server.url}/v1/models").json()[0]["architecture"] == "T5ForConditionalGeneration"
+
+
 def test_an_answer_names_the_bundle_and_the_version_that_it_came_from(server: Running, bundle: Path) -> None:
     answer = post(server, "/v1/recommendations", {"histories": [[]], "k": 1}).json()
     assert answer["bundle"] == read_bundle(bundle).hash == httpx.get(f"{server.url}/v1/models").json()[0]["bundle"]
