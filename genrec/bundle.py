@@ -38,7 +38,7 @@ EDITABLE = frozenset({SERVING})
 
 @dataclass(frozen=True)
 class Settings:
-    """Frozen with the weights. base, sizes, start, pad: the token layout. max_history: items the model reads.
+    """Frozen with the weights. base, sizes, start, pad, users: the token layout. max_history: items the model reads.
     repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
     split: the recipe's settings of the split, by name.
     """
@@ -51,10 +51,11 @@ class Settings:
     repeat_share: float
     tie_rule: str
     split: dict[str, Any]
+    users: int = 0
 
     @property
     def layout(self) -> TokenLayout:
-        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad)
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def fit(
             layout.base, layout.sizes, layout.start, layout.pad, recipe.training.max_history, split.repeat_share,
             recipe.decoding.tie_rule,
             recipe.data.cut | {"questions": recipe.data.questions},
+            layout.users,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,

@@ -16,7 +16,8 @@ class ModelConfig:
     lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of
-    its feed-forward blocks. dropout: attention and residual
+    its feed-forward blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the
+    items; 0 for none (TIGER has 2000). dropout: attention and residual
     dropout of a model from scratch, and the dropout of LoRA adapters.
     """
 
@@ -28,6 +29,7 @@ class ModelConfig:
     heads: int = 4
     head_size: int | None = None
     feed_forward: int = 512
+    user_tokens: int = 0
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -35,6 +37,12 @@ class ModelConfig:
         for name in ("hidden_size", "layers", "heads", "feed_forward"):
             check_integer(name, getattr(self, name), 1)
         check_integer("lora_rank", self.lora_rank, 0)
+        check_integer("model.user_tokens", self.user_tokens, 0)
+        if self.user_tokens and self.architecture != ENCODER_DECODER:
+            raise SettingError(
+                f"model.user_tokens is for an encoder-decoder, as in TIGER, got {self.user_tokens} with a decoder. Set "
+                f"model.architecture to {ENCODER_DECODER!r}, or leave it out."
+            )
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)
             if self.head_size % 2:

@@ -84,6 +84,7 @@ def save_text_tokenizer(config: ModelConfig, layout: TokenLayout, folder: Path) 
     words = {"<pad>": layout.pad, "<start>": layout.start}
     for level, size in enumerate(layout.sizes):
         words |= {layout.name(level, code): int(layout.offsets[level]) + code for code in range(size)}
+    words |= {f"<user_{number}>": layout.code_tokens.stop + number for number in range(layout.users)}
     spelling = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     spelling.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=spelling, pad_token="<pad>", bos_token="<start>").save_pretrained(folder)

@@ -1,8 +1,8 @@
 """The encoder-decoder language model: a T5 from scratch, or a pretrained T5 whose vocabulary grows by the codes.
 
 In: a `ModelConfig` and the codes per level. Out: a Hugging Face model and the `TokenLayout` that goes with it. The encoder
-reads `[start] codes codes ...` of a history, the decoder writes the codes of the next item and nothing else. Source of the
-shape: TIGER (arXiv 2305.05065), whose transformer is a T5 (arXiv 1910.10683).
+reads `[start] codes codes ...` of a history (or a user's token for [start]), the decoder writes the codes of the next item and
+nothing else. Source of the shape: TIGER (arXiv 2305.05065), whose transformer is a T5 (arXiv 1910.10683).
 
     model, layout = build_encoder_decoder(ModelConfig("encoder-decoder"), sizes=(256, 256, 256, 12))
 """
@@ -19,7 +19,7 @@ def build_encoder_decoder(
 ) -> tuple[PreTrainedModel, TokenLayout]:
     """The model to train and its token layout. `max_tokens` is the longest sequence it will see. Raises as `load_grown`."""
     if config.pretrained is None:
-        layout = TokenLayout.from_scratch(sizes)
+        layout = TokenLayout.from_scratch(sizes, config.user_tokens)
         return from_scratch(config, layout), layout
     model, layout = load_grown(config, sizes, max_tokens)
     if model.config.decoder_start_token_id is None:

@@ -1,8 +1,7 @@
-"""Pretrained models: loaded, grown by one row per code, wrapped in LoRA, and unwrapped to be saved.
+"""Pretrained models: loaded, grown by one row per code (and per user token), wrapped in LoRA, and unwrapped to be saved.
 
 In: a `ModelConfig` that names a folder or a model of the hub. Out: a Hugging Face model and the `TokenLayout` that goes with
 it. Words keep their rows and their meaning; codes get rows of their own behind them, in and out.
-
 """
 
 import typing
@@ -50,7 +49,7 @@ def check_pretrained(config: ModelConfig) -> None:
 
 
 def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> tuple[PreTrainedModel, TokenLayout]:
-    """The pretrained model with one new row per code, in and out, started near the mean of the known rows.
+    """The pretrained model with one new row per new token, in and out, started near the mean of the known rows.
 
     With `lora_rank` > 0 the model comes wrapped by peft: adapters on every linear layer, and of the embeddings only the new
     rows trained. Raises as `check_pretrained`, and `SettingError` for a model too short for `max_tokens`.
@@ -73,7 +72,7 @@ def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> 
     if not starts:
         raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
     pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
-    layout = TokenLayout(embedding_rows(model), tuple(sizes), starts[0], pad)
+    layout = TokenLayout(embedding_rows(model), tuple(sizes), starts[0], pad, config.user_tokens)
     tied = grow(model, layout)
     model.config.pad_token_id = layout.pad
     if config.lora_rank:
@@ -82,7 +81,7 @@ def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> 
 
 
 def grow(model: PreTrainedModel, layout: TokenLayout) -> bool:
-    """Give `model` the rows of the codes. Returns whether what goes in and what comes out are one matrix, as before."""
+    """Give `model` the rows of the new tokens. Returns whether what goes in and what comes out are one matrix, as before."""
     known, output = layout.base, typing.cast(nn.Linear, model.get_output_embeddings())
     tied = output.weight is model.get_input_embeddings().weight
     verbosity = logging.get_verbosity()
@@ -98,7 +97,7 @@ def grow(model: PreTrainedModel, layout: TokenLayout) -> bool:
     with torch.no_grad():
         for matrix in matrices:
             weight = typing.cast(Tensor, matrix.weight)
-            noise = torch.randn(sum(layout.sizes), weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
+            noise = torch.randn(len(weight) - known, weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
             weight[known:] = weight[:known].mean(0) + noise
     return tied
 
@@ -112,7 +111,7 @@ def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, 
     """`model` under peft: LoRA on the linear layers, the new token rows trained in full, everything else frozen."""
     from peft import LoraConfig, get_peft_model
 
-    rows = list(layout.code_tokens)
+    rows = list(range(layout.base, layout.vocabulary_size))
     modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules()}
     embedding = next(n for n, m in modules.items() if m is model.get_input_embeddings())
     head = next(n for n, m in modules.items() if m is model.get_output_embeddings())

@@ -8,6 +8,8 @@ history again for every target. All targets of long histories in every epoch wou
 takes `per_user` of a user: the history is cut into so many stretches of nearly equal length, and one event of each is drawn
 anew each epoch. Where batches are cut depends on the stretches and not on the draw, so every epoch has as many batches.
 
+Where the model has user tokens, every fourth event of a user is learned without: whoever asks without a name is answered too.
+
 Legend: `E` training events, `S` stretches, `B` targets of a batch, `T` tokens of its longest history, `L` levels.
 """
 
@@ -21,20 +23,28 @@ from genrec.data.interactions import Histories
 from genrec.models.tokens import TokenLayout, write_histories
 from genrec.networks import length_cuts
 
+NAMELESS = 4  # one of so many events is learned without its user's token
+
+Example = tuple[np.ndarray, int, str | None]
+
 
 class HistoryTargets(Dataset):
-    """Event number e is the pair (at most `max_history` items before it, int64 [n], n >= 0; the item itself)."""
+    """Event number e is an `Example`: at most `max_history` items before it, int64 [n], n >= 0; the item itself; whose it is,
+    or None where that is not told."""
 
     def __init__(self, histories: Histories, max_history: int) -> None:
-        self.items, self.indptr = histories.items, histories.indptr
-        position = np.arange(len(self.items)) - np.repeat(self.indptr[:-1], histories.lengths)
+        self.items, self.indptr, self.user_ids = histories.items, histories.indptr, histories.user_ids
+        self.users = np.repeat(np.arange(len(histories)), histories.lengths)
+        position = np.arange(len(self.items)) - self.indptr[self.users]
+        self.named = position % NAMELESS > 0
         self.lengths = np.minimum(position, max_history)  # items read before each target: int64 [E]
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, event: int) -> tuple[np.ndarray, int]:
-        return self.items[event - self.lengths[event] : event], int(self.items[event])
+    def __getitem__(self, event: int) -> Example:
+        user = self.user_ids[self.users[event]] if self.named[event] else None
+        return self.items[event - self.lengths[event] : event], int(self.items[event]), user
 
     def stretches(self, per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """First event of each stretch and the one after its last: int64 [S] each; `per_user` a user, or one an event where the
@@ -74,14 +84,14 @@ class TargetBatches(Sampler[list[int]]):
 
 
 class TargetCollator:
-    """Pairs -> `input_ids` and `attention_mask`, int64 [B, T], for the encoder, and `labels`, int64 [B, L], for the decoder."""
+    """Examples -> `input_ids` and `attention_mask`, int64 [B, T], for the encoder, `labels`, int64 [B, L], for the decoder."""
 
     def __init__(self, codes: np.ndarray, layout: TokenLayout) -> None:
         self.codes, self.layout = codes, layout
 
-    def __call__(self, pairs: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
-        histories, items = zip(*pairs, strict=True)
-        tokens, mask = write_histories(histories, self.codes, self.layout)
+    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+        histories, items, users = zip(*examples, strict=True)
+        tokens, mask = write_histories(histories, self.codes, self.layout, users)
         labels = self.layout.to_tokens(self.codes[list(items)])
         batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
         return {name: torch.from_numpy(array) for name, array in batch.items()}

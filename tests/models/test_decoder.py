@@ -150,6 +150,17 @@ def test_codes_become_tokens_by_arithmetic_and_come_back() -> None:
         layout.to_codes(np.array([105, 105, 109]))
 
 
+def test_a_users_token_depends_on_the_id_alone_and_lies_behind_the_codes() -> None:
+    layout = TokenLayout(100, SIZES, 1, 0, users=1000)
+    tokens = [layout.first_token(f"u{number}") for number in range(500)]
+    assert tokens[:3] == [799, 242, 226], "the same on every machine: a bundle may be served elsewhere"
+    assert min(tokens) >= 112
+    assert max(tokens) < layout.vocabulary_size == 1112
+    assert len(set(tokens)) > 350, "spread over all of them"
+    assert layout.first_token(None) == TokenLayout(100, SIZES, 1, 0).first_token("u0") == layout.start
+    assert layout.code_tokens == range(100, 112)
+
+
 def test_histories_are_padded_on_the_left_and_start_with_the_start_token() -> None:
     layout = TokenLayout.from_scratch((3, 3))
     codes = np.array([[0, 0], [2, 1]])

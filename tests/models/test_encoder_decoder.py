@@ -1,5 +1,6 @@
 """The encoder-decoder: a T5 from scratch, and a pretrained one grown by the codes and trained with or without LoRA."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_a_pretrained_t5_grows_learns_and_is_saved_whole(tmp_path: Path, own_out
     assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) != own_output
     if rank:
         torch.testing.assert_close(loaded.get_input_embeddings().weight[:50], base.get_input_embeddings().weight)
+
+
+def test_user_tokens_are_rows_behind_the_codes_of_either_model(tmp_path: Path) -> None:
+    for config in (replace(SMALL, user_tokens=7), replace(pretrained(write_t5(tmp_path / "base"), 4), user_tokens=7)):
+        model, layout = build_encoder_decoder(config, SIZES)
+        assert model.get_input_embeddings().weight.shape[0] == layout.vocabulary_size == layout.code_tokens.stop + 7
+        save_text_tokenizer(config, layout, tmp_path / "words")
+    with pytest.raises(SettingError, match="model.user_tokens is for an encoder-decoder, as in TIGER, got 7 with a decoder"):
+        ModelConfig(user_tokens=7)
 
 
 @pytest.mark.parametrize(

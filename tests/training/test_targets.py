@@ -25,8 +25,9 @@ def test_a_target_comes_with_what_its_own_user_had_before_and_nothing_else(lengt
     assert len(targets) == sum(lengths)
     for user in range(len(histories)):
         for place, item in enumerate(histories[user]):
-            history, target = targets[int(item)]
+            history, target, name = targets[int(item)]
             assert target == item
+            assert name == (histories.user_ids[user] if place % 4 else None), "one of four is learned without a name"
             np.testing.assert_array_equal(history, histories[user][:place][-max_history:])
 
 
@@ -96,7 +97,15 @@ def test_batches_waste_little_on_padding() -> None:
 def test_the_encoder_reads_the_history_and_the_loss_is_on_the_targets_codes_alone(start: int) -> None:
     layout = TokenLayout(8, (4, 4), start, 0)
     codes = np.array([[a, b] for a in range(4) for b in range(4)])
-    batch = TargetCollator(codes, layout)([(np.array([1, 6]), 11), (np.array([], np.int64), 4)])
+    batch = TargetCollator(codes, layout)([(np.array([1, 6]), 11, "u1"), (np.array([], np.int64), 4, None)])
     assert batch["input_ids"].tolist() == [[start, 8, 13, 9, 14], [0, 0, 0, 0, start]]
     assert batch["attention_mask"].tolist() == [[1] * 5, [0, 0, 0, 0, 1]]
     assert batch["labels"].tolist() == [[10, 15], [9, 12]]
+
+
+def test_the_encoder_reads_a_users_token_before_the_items_where_the_model_has_them() -> None:
+    layout = TokenLayout.from_scratch((4, 4), users=5)
+    codes = np.array([[a, b] for a in range(4) for b in range(4)])
+    tokens = TargetCollator(codes, layout)([(np.array([1]), 2, "u1"), (np.array([3]), 2, None)])["input_ids"]
+    assert tokens[:, 0].tolist() == [layout.first_token("u1"), layout.start]
+    assert tokens[0, 0] in range(10, 15), "behind the codes"

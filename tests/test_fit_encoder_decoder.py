@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from quick import QUICK
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
@@ -90,6 +91,29 @@ def test_evaluating_the_bundle_again_gives_the_numbers_of_its_fit(encoder_decode
     ).evaluation.results
     assert result.to_dict()["metrics"] == read_bundle(encoder_decoder_bundle).metrics["test"][0]["metrics"]
     assert result.illegal_rate is not None
+
+
+def test_a_model_with_user_tokens_answers_each_user_and_who_says_no_name(shop: Shop, tmp_path: Path) -> None:
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=T5 | {"model.user_tokens": 50}))
+    recommender = Recommender.load(out, "cpu")
+    ranker, ids = recommender.ranker, shop[0].item_ids.tolist()
+    history, options = recommender.catalogue.current.rows(ids[:3]), {"k": 77, "beam_width": 80, "explain": True}
+    named, other, nameless = (
+        recommender.recommend([ids[:3]], user_ids=users, **options)[0] for users in (["U00001"], ["U00002"], None)
+    )
+    for items, user in ((named, "U00001"), (other, "U00002"), (nameless, None)):
+        exact = brute_force(ranker, history, first=ranker.layout.first_token(user))
+        rows = recommender.catalogue.current.rows([item.item_id for item in items])
+        np.testing.assert_allclose([item.score for item in items], exact[rows], atol=2e-4)
+        np.testing.assert_allclose([item.explanation.score for item in items], exact[rows], atol=2e-4)  # type: ignore[union-attr]
+    assert len({items[0].score for items in (named, other, nameless)}) == 3
+    events = pa.table({"user_id": ["U00001"] * 3, "item_id": ids[:3]})
+    table = recommender.recommend_df(events, k=77, beam_width=80)
+    np.testing.assert_allclose(table.column("score").to_numpy(), [item.score for item in named], atol=1e-4)
+    [result] = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False).evaluation.results
+    assert result.to_dict()["metrics"] == read_bundle(out).metrics["test"][0]["metrics"], "the same users, the same tokens"
+    with pytest.raises(SettingError, match="one user per history, got 2 for 1 histories"):
+        recommender.recommend([ids[:3]], user_ids=["a", "b"])
 
 
 @pytest.mark.parametrize(("rank", "own_output"), [(4, False), (0, True)])
