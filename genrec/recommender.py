@@ -180,13 +180,16 @@ class Recommender:
             answers.append(items)
         return answers
 
-    def explain(self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise") -> Explanation:
-        """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items."""
+    def explain(
+        self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise", user_id: str | None = None
+    ) -> Explanation:
+        """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items. user_id: whose
+        history it is, as in `recommend`."""
         check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
         version = self.catalogue.current
         [row] = self._rows(version, [item_id], "item_id", "raise")
         rows = self._rows(version, history, "history", unsupported)
-        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row))
+        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row), user_id)
         return explain(version, self.ranker.layout, rows, int(row), weights)
 
     def prepare_filter(

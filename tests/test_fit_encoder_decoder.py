@@ -107,6 +107,8 @@ def test_a_model_with_user_tokens_answers_each_user_and_who_says_no_name(shop: S
         np.testing.assert_allclose([item.score for item in items], exact[rows], atol=2e-4)
         np.testing.assert_allclose([item.explanation.score for item in items], exact[rows], atol=2e-4)  # type: ignore[union-attr]
     assert len({items[0].score for items in (named, other, nameless)}) == 3
+    why = recommender.explain(ids[:3], named[0].item_id, user_id="U00001")
+    assert why.score == pytest.approx(named[0].score, abs=1e-4)
     events = pa.table({"user_id": ["U00001"] * 3, "item_id": ids[:3]})
     table = recommender.recommend_df(events, k=77, beam_width=80)
     np.testing.assert_allclose(table.column("score").to_numpy(), [item.score for item in named], atol=1e-4)

@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_decoder import write_stand_in
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, PreTrainedModel, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    GPT2Config,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    UMT5Config,
+)
 from worlds import write_t5
 
 from genrec.errors import SettingError
@@ -88,6 +96,14 @@ def test_a_pretrained_t5_grows_learns_and_is_saved_whole(tmp_path: Path, own_out
         torch.testing.assert_close(loaded.get_input_embeddings().weight[:50], base.get_input_embeddings().weight)
 
 
+def test_a_pretrained_model_of_the_right_kind_passes_before_its_weights_are_read(tmp_path: Path) -> None:
+    UMT5Config().save_pretrained(tmp_path / "umt5")
+    GPT2Config().save_pretrained(tmp_path / "gpt2")
+    check_pretrained(pretrained(tmp_path / "umt5", 4))
+    check_pretrained(ModelConfig(pretrained=str(tmp_path / "gpt2"), lora_rank=0))
+    check_pretrained(SMALL)
+
+
 def test_user_tokens_are_rows_behind_the_codes_of_either_model(tmp_path: Path) -> None:
     for config in (replace(SMALL, user_tokens=7), replace(pretrained(write_t5(tmp_path / "base"), 4), user_tokens=7)):
         model, layout = build_encoder_decoder(config, SIZES)
@@ -107,8 +123,8 @@ def test_user_tokens_are_rows_behind_the_codes_of_either_model(tmp_path: Path) -
         ),
         (
             "encoder-decoder",
-            "qwen3",
-            r"takes a T5 \(model types t5, mt5, umt5\); .*type 'qwen3'. Set model.architecture to 'd",
+            "gpt2",
+            r"takes a T5 \(model types t5, mt5, umt5\); .*type 'gpt2'. Set model.architecture to 'd",
         ),
         ("encoder-decoder", "bart", "must be a T5 .* of type 'bart': the beams of a user share one sequence"),
         ("encoder-decoder", "nowhere", "model.pretrained must be the folder or hub name of a T5 .* got '.*base'"),
@@ -116,12 +132,8 @@ def test_user_tokens_are_rows_behind_the_codes_of_either_model(tmp_path: Path) -
 )
 def test_a_pretrained_model_of_another_kind_is_refused(tmp_path: Path, architecture: str, found: str, message: str) -> None:
     base = tmp_path / "base"
-    if found == "t5":
-        write_t5(base)
-    elif found == "qwen3":
-        write_stand_in(base)
-    elif found == "bart":
-        BartConfig().save_pretrained(base)
+    if found != "nowhere":
+        {"t5": T5Config, "gpt2": GPT2Config, "bart": BartConfig}[found]().save_pretrained(base)
     with pytest.raises(SettingError, match=message):
         check_pretrained(ModelConfig(architecture, pretrained=str(base), lora_rank=0))  # type: ignore[arg-type]
 
