@@ -22,8 +22,8 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
-from genrec.models.decoder import embedding_rows
 from genrec.models.packed import pack_linears
+from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.families import load_tokenizer
@@ -38,7 +38,7 @@ EDITABLE = frozenset({SERVING})
 
 @dataclass(frozen=True)
 class Settings:
-    """Frozen with the weights. base, sizes, start, pad: the token layout. max_history: items the model reads.
+    """Frozen with the weights. base, sizes, start, pad, users: the token layout. max_history: items the model reads.
     repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
     split: the recipe's settings of the split, by name.
     """
@@ -51,10 +51,11 @@ class Settings:
     repeat_share: float
     tie_rule: str
     split: dict[str, Any]
+    users: int = 0
 
     @property
     def layout(self) -> TokenLayout:
-        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad)
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users)
 
 
 @dataclass(frozen=True)

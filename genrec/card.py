@@ -9,12 +9,14 @@ import yaml
 
 from genrec.codes import CodeTable
 from genrec.evaluation.evaluate import Result, report_table
+from genrec.models.config import ENCODER_DECODER
 from genrec.recipe import Recipe
 
 
 def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping[str, str], codes: CodeTable) -> str:
     """Markdown with YAML front matter."""
     base = recipe.model.pretrained
+    scratch = "T5 encoder-decoder" if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
     front = {"library_name": "genrec", "tags": ["recommendation", "generative-recommendation", "semantic-ids"]}
     if base:
         front["base_model"] = base
@@ -25,7 +27,7 @@ def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping
 # {name}
 
 A generative recommender made by genrec: {
-        f"{base}, fine-tuned" if base else "a Qwen3-architecture decoder trained from scratch"
+        f"{base}, fine-tuned" if base else f"a {scratch} trained from scratch"
     } to write the codes of the next item,
 decoded under the constraint that only items of its catalogue can be spelled.
 

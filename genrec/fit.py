@@ -34,7 +34,10 @@ from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_ba
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
-from genrec.models.decoder import build_decoder, merged, require_peft, save_text_tokenizer
+from genrec.models.config import ENCODER_DECODER
+from genrec.models.decoder import build_decoder, save_text_tokenizer
+from genrec.models.encoder_decoder import build_encoder_decoder
+from genrec.models.pretrained import check_pretrained, merged
 from genrec.published import read_codes
 from genrec.recipe import Recipe
 from genrec.tables import read_tables, split_histories
@@ -60,8 +63,7 @@ def fit(
     """
     recipe, out = recipe or Recipe(), Path(out)
     started = time.perf_counter()
-    if recipe.model.pretrained and recipe.model.lora_rank:
-        require_peft()  # before an hour of other work, not after
+    check_pretrained(recipe.model)  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
     if published:
@@ -91,7 +93,8 @@ def fit(
 
     _seed_everything(recipe.seed)
     max_tokens = 1 + table.levels * (recipe.training.max_history + 1)
-    model, layout = build_decoder(recipe.model, table.sizes, max_tokens)
+    build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
+    model, layout = build(recipe.model, table.sizes, max_tokens)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     snapshot = Snapshot(index, table.codes)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
@@ -127,6 +130,7 @@ def fit(
             layout.base, layout.sizes, layout.start, layout.pad, recipe.training.max_history, split.repeat_share,
             recipe.decoding.tie_rule,
             recipe.data.cut | {"questions": recipe.data.questions},
+            layout.users,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,

@@ -18,7 +18,7 @@ from genrec.data.splits import QUESTIONS, SPLITS, USER_HOLDOUT
 from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.evaluation.baselines import BASELINES, TRAINED
-from genrec.models.decoder import ModelConfig
+from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import check_policy
 from genrec.tokenizers.das import DASConfig
@@ -156,10 +156,33 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed, 0, 2**31 - 16)
+        self._check_architecture()
         if self.training.distillation and self.model.pretrained and self.model.lora_rank:
             raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
+
+    def _check_architecture(self) -> None:
+        """Refuse settings of training that the model's architecture would not read."""
+        training, usual = self.training, TrainingConfig()
+        if self.model.architecture != ENCODER_DECODER:
+            if training.targets_per_user != usual.targets_per_user:
+                raise SettingError(
+                    "training.targets_per_user is for an encoder-decoder: a decoder learns every item of a window at once. Set "
+                    f"model.architecture to {ENCODER_DECODER!r}, or leave it out (training.windows_per_user limits windows)."
+                )
+            return
+        if training.windows_per_user != usual.windows_per_user:
+            raise SettingError(
+                "training.windows_per_user is for a decoder: an encoder-decoder learns single targets. Set "
+                "training.targets_per_user instead."
+            )
+        if training.distillation:
+            raise SettingError(
+                "training.distillation needs the state after an item's last code, which an encoder-decoder never has: it reads "
+                f"histories in one stack and writes a target's codes in the other. Set model.architecture to {DECODER!r}, or "
+                "leave distillation out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts, ready for YAML or JSON."""

@@ -127,26 +127,36 @@ class Recommender:
         return cls(read_bundle(path, verify), device, load_model=load_model)
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int | None = None, *, explain: bool = False, **request: Any
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int | None = None,
+        *,
+        explain: bool = False,
+        user_ids: Sequence[str] | None = None,
+        **request: Any,
     ) -> list[list[Recommendation]]:
         """The best items for each history (item ids, oldest first; an empty one is a new user).
 
         request: the fields of `Request`, such as where, exclude_item_ids or max_per. explain: say why, at the cost of one more
-        reading of the history per item in it.
+        reading of the history per item in it. user_ids: whose histories they are, which only a model fitted with
+        `model.user_tokens` reads.
 
         Exactly min(k, allowed items) recommendations come back per history (with caps: as many as fit under them). Raises
         `UnknownItemError`, `SettingError`.
         """
-        prepared = self.prepare(histories, _request(k, request))
+        prepared = self.prepare(histories, _request(k, request), user_ids)
         found = self.ranker.answer(prepared.queries, prepared.version.snapshot, progress=len(prepared.queries) > 1000)
         codes = prepared.version.snapshot.codes
         return self.finish(prepared, found, weigh_all(self.ranker, codes, prepared.queries, found) if explain else None)
 
-    def prepare(self, histories: Sequence[Sequence[str]], asked: Request) -> "Prepared":
+    def prepare(self, histories: Sequence[Sequence[str]], asked: Request, user_ids: Sequence[str] | None = None) -> "Prepared":
         """Ids and rules as what a search takes. Raises as `recommend`."""
         version = self.catalogue.current
         known = [self._rows(version, h, f"history {i}", asked.unsupported) for i, h in enumerate(_checked(histories))]
-        return self._prepared(version, known, asked)
+        users = [None] * len(known) if user_ids is None else [str(user) for user in _ids(user_ids, "user_ids")]
+        if len(users) != len(known):
+            raise SettingError(f"user_ids must name one user per history, got {len(users)} for {len(known)} histories.")
+        return self._prepared(version, known, asked, users)
 
     def finish(
         self,
@@ -170,13 +180,16 @@ class Recommender:
             answers.append(items)
         return answers
 
-    def explain(self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise") -> Explanation:
-        """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items."""
+    def explain(
+        self, history: Sequence[str], item_id: str, unsupported: Unsupported = "raise", user_id: str | None = None
+    ) -> Explanation:
+        """Why `item_id` got its score after `history`: see `Explanation`. It need not be one of the best items. user_id: whose
+        history it is, as in `recommend`."""
         check_choice("unsupported", unsupported, ["raise", "warn", "ignore"])
         version = self.catalogue.current
         [row] = self._rows(version, [item_id], "item_id", "raise")
         rows = self._rows(version, history, "history", unsupported)
-        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row))
+        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row), user_id)
         return explain(version, self.ranker.layout, rows, int(row), weights)
 
     def prepare_filter(
@@ -216,17 +229,19 @@ class Recommender:
         if unknown.all():
             raise DataError("No event names an item of the catalogue. Check that the table uses the catalogue's item ids.")
         histories = _with_everyone(interactions.histories(version, unknown_items="drop"), interactions)
-        prepared = self._prepared(version, [histories[user] for user in range(len(histories))], asked)
+        prepared = self._prepared(version, histories.to_lists(), asked, histories.user_ids)
         found = self.ranker.answer(prepared.queries, version.snapshot, progress=len(histories) > 1000)
         table = _table(version, histories.user_ids, found)
         return table if arrow else table.to_pandas()
 
-    def _prepared(self, version: CatalogueVersion, histories: Sequence[np.ndarray], asked: Request) -> "Prepared":
+    def _prepared(
+        self, version: CatalogueVersion, histories: Sequence[np.ndarray], asked: Request, users: Iterable[str | None]
+    ) -> "Prepared":
         serving, rules = self.bundle.serving, self._rules(version, asked)
         k = serving.k if asked.k is None else asked.k
         seen = serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
         widths = checked_widths(asked.beam_width, k, serving.beam_width, self.bundle.settings.layout.levels)
-        return Prepared(version, [Query(history, k, widths, seen, rules) for history in histories])
+        return Prepared(version, [Query(h, k, widths, seen, rules, user) for h, user in zip(histories, users, strict=True)])
 
     def _rules(self, version: CatalogueVersion, asked: Request) -> Rules:
         only = None

@@ -36,3 +36,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Inte
     """A fitted bundle. Shared: tests that change files copy it first."""
     catalogue, interactions = shop
     return fit(catalogue.table, interactions.table, tmp_path_factory.mktemp("runs") / "shop", quick)
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder_bundle(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
+    """The same with an encoder-decoder (T5) in the place of the decoder."""
+    catalogue, interactions = shop
+    recipe = load_recipe(overrides=QUICK | {"model.architecture": "encoder-decoder"})
+    return fit(catalogue.table, interactions.table, tmp_path_factory.mktemp("runs") / "t5", recipe)

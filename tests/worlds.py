@@ -1,6 +1,7 @@
 """Small random worlds for the decoding tests: models of several families, catalogues, and scoring by brute force."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,20 +11,31 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
 )
 
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.models.tokens import TokenLayout
+from tokenizers import Tokenizer, models
 
 ALL = 4096  # a beam wider than any catalogue here
 MAX_HISTORY = 6
 FAMILIES = ("qwen3", "llama", "gpt2", "t5")
+T5S = {
+    "t5": (T5Config, T5ForConditionalGeneration),
+    "mt5": (MT5Config, MT5ForConditionalGeneration),
+    "umt5": (UMT5Config, UMT5ForConditionalGeneration),
+}
 
 
 @cache
@@ -40,7 +52,8 @@ def make_model(family: str, vocabulary: int, seed: int) -> PreTrainedModel:
         model = GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_embd=16, n_layer=2, n_head=2, n_positions=64,
                                          bos_token_id=1, eos_token_id=None))  # fmt: skip
     else:
-        model = T5ForConditionalGeneration(T5Config(
+        config, kind = T5S[family]
+        model = kind(config(
             vocab_size=vocabulary, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
             relative_attention_num_buckets=8, relative_attention_max_distance=16))  # fmt: skip
     with torch.no_grad():
@@ -64,11 +77,14 @@ def make_ranker(
     return BeamRanker(model, layout, snapshot or Snapshot.of(codes, sizes), ALL, MAX_HISTORY)
 
 
-def brute_force(ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
-    """log P(codes | history) of every row by one full forward pass each, full softmax, no code of the search: [R]."""
+def brute_force(
+    ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | None = None, first: int | None = None
+) -> np.ndarray:
+    """log P(codes | history) of every row by one full forward pass each, full softmax, no code of the search: [R]. first: what
+    the history begins with, if not the start token."""
     codes = ranker.snapshot.codes if codes is None else codes
     layout, model = ranker.layout, ranker.model
-    past = [layout.start, *layout.to_tokens(codes[history[-ranker.max_history :]]).reshape(-1)]
+    past = [layout.start if first is None else first, *layout.to_tokens(codes[history[-ranker.max_history :]]).reshape(-1)]
     targets = torch.from_numpy(layout.to_tokens(codes))
     with torch.no_grad():
         if model.config.is_encoder_decoder:
@@ -79,6 +95,23 @@ def brute_force(ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | Non
             logits = model(whole).logits[:, len(past) - 1 : -1]
     steps = logits.double().log_softmax(-1)
     return steps.gather(-1, targets.unsqueeze(-1)).squeeze(-1).sum(1).numpy()
+
+
+def write_t5(folder: Path, own_output: bool = False) -> Path:
+    """A tiny "pretrained" T5 with a text vocabulary of 50 words. own_output: with an output layer apart from its embeddings, as
+    T5 v1.1, Flan-T5 and mT5 have."""
+    torch.manual_seed(1)
+    model = T5ForConditionalGeneration(T5Config(
+        vocab_size=50, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, decoder_start_token_id=0,
+        tie_word_embeddings=not own_output, feed_forward_proj="gated-gelu" if own_output else "relu",
+    ))  # fmt: skip
+    if own_output:
+        model.set_output_embeddings(torch.nn.Linear(32, 50, bias=False))
+    model.save_pretrained(folder)
+    words = {"<pad>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, 50)}
+    spelling = Tokenizer(models.WordLevel(words, unk_token="w2"))
+    PreTrainedTokenizerFast(tokenizer_object=spelling, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    return folder
 
 
 @st.composite

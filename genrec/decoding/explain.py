@@ -73,10 +73,13 @@ class Explanation:
 
 
 @torch.inference_mode()
-def code_log_probs(ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def code_log_probs(
+    ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np.ndarray, codes: np.ndarray, user: str | None = None
+) -> np.ndarray:
     """log P of each code of item `rows[b]` after history `histories[b]` (catalogue rows): float32 [B, L]; rows sum to scores.
 
-    codes: int [R, L], of every catalogue row. The model writes the item itself, one code after the other.
+    codes: int [R, L], of every catalogue row. user: whose histories they all are. The model writes the item itself, one code
+    after the other.
     """
     device = next(ranker.model.parameters()).device
     layout, model = ranker.layout, ranker.model
@@ -85,7 +88,8 @@ def code_log_probs(ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np
     found = np.empty((len(rows), layout.levels), np.float32)
     for begin in range(0, len(rows), BATCH):
         part = slice(begin, begin + BATCH)
-        tokens, mask = write_histories([h[-ranker.max_history :] for h in histories[part]], codes, layout)
+        latest = [history[-ranker.max_history :] for history in histories[part]]
+        tokens, mask = write_histories(latest, codes, layout, [user] * len(latest))
         steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
         wanted = torch.from_numpy(codes[rows[part]].astype(np.int64)).to(device)
         hidden, first = steps.hidden, layout.base
@@ -100,15 +104,15 @@ def code_log_probs(ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np
     return found
 
 
-def weigh(ranker: BeamRanker, codes: np.ndarray, history: np.ndarray, row: int) -> np.ndarray:
-    """What the model says about item `row` after `history` (catalogue rows, oldest first): float32 [L + H].
+def weigh(ranker: BeamRanker, codes: np.ndarray, history: np.ndarray, row: int, user: str | None = None) -> np.ndarray:
+    """What the model says about item `row` after the `history` of `user` (catalogue rows, oldest first): float32 [L + H].
 
     First log P of each code, then for each of the H history items that the model reads (the last `max_history`) the score with
     it minus the score without it. codes: int [R, L], of every catalogue row.
     """
     read = np.asarray(history[-ranker.max_history :], np.int64)
     without = [np.delete(read, place) for place in range(len(read))]
-    log_probs = code_log_probs(ranker, [read, *without], np.full(len(read) + 1, row), codes)
+    log_probs = code_log_probs(ranker, [read, *without], np.full(len(read) + 1, row), codes, user)
     scores = log_probs.sum(axis=1)
     return np.concatenate([log_probs[0], scores[0] - scores[1:]])
 
@@ -118,7 +122,8 @@ def weigh_all(
 ) -> list[list[np.ndarray]]:
     """`weigh` for every row that was found for every query."""
     return [
-        [weigh(ranker, codes, query.history, int(row)) for row in rows] for query, (rows, _) in zip(queries, found, strict=True)
+        [weigh(ranker, codes, query.history, int(row), query.user) for row in rows]
+        for query, (rows, _) in zip(queries, found, strict=True)
     ]
 
 

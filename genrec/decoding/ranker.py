@@ -19,7 +19,7 @@ from genrec.decoding.diversity import Selection
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, check_model
 from genrec.errors import SettingError, check_integer
-from genrec.models.decoder import embedding_rows
+from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
 
 # Memory that one decoding step may take for logits and candidates, in bytes; batches are cut to fit.
@@ -73,7 +73,10 @@ class BeamRanker:
         Returns (rows int64 [U, k], -1 where fewer are left; scores float32 [U, k], -inf there).
         """
         widths = self.widths(beam_width, k)
-        queries = [Query(histories[user], k, widths, exclude_seen, rules or Rules()) for user in range(len(histories))]
+        queries = [
+            Query(histories[user], k, widths, exclude_seen, rules or Rules(), histories.user_ids[user])
+            for user in range(len(histories))
+        ]
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         for user, (its_rows, its_scores) in enumerate(self.answer(queries, snapshot, progress)):
@@ -124,7 +127,8 @@ class BeamRanker:
         """Rows and scores of the best candidates of each query, without caps: [B, most that any needs]."""
         device = next(self.model.parameters()).device
         snapshot = snapshot.to(device)
-        tokens, mask = write_histories([q.history[-self.max_history :] for q in queries], snapshot.codes, self.layout)
+        latest, users = [query.history[-self.max_history :] for query in queries], [query.user for query in queries]
+        tokens, mask = write_histories(latest, snapshot.codes, self.layout, users)
         found, scores = beam_search(
             self.model,
             self.head,

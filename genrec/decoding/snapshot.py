@@ -127,7 +127,8 @@ class Rules:
 class Query:
     """One history (rows int64 [n], oldest first) and what is asked about it. widths: the beam of each level [L].
 
-    exclude_seen: leave out all of the history, also what is older than the model reads.
+    exclude_seen: leave out all of the history, also what is older than the model reads. user: whose history it is, for models
+    with user tokens; None where nobody says.
     """
 
     history: np.ndarray
@@ -135,6 +136,7 @@ class Query:
     widths: tuple[int, ...]
     exclude_seen: bool
     rules: Rules = field(default_factory=Rules)
+    user: str | None = None
 
     @property
     def excluded(self) -> np.ndarray:

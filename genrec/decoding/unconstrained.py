@@ -47,7 +47,7 @@ def illegal_rate(
     sequences = illegal = 0
     index = ranker.snapshot.index
     for begin in tqdm(range(0, len(histories), users), desc="Decoding without constraint", disable=not progress, leave=False):
-        some = [histories[user] for user in range(begin, min(begin + users, len(histories)))]
+        some = histories.select(np.arange(begin, min(begin + users, len(histories))))
         tokens = unconstrained_search(ranker, some, k, width).flatten(0, 1).cpu().numpy()
         codes = tokens - ranker.layout.offsets
         spelled = ((codes >= 0) & (codes < np.array(ranker.layout.sizes))).all(axis=1)
@@ -58,13 +58,14 @@ def illegal_rate(
 
 
 @torch.inference_mode()
-def unconstrained_search(ranker: BeamRanker, histories: list[np.ndarray], k: int, width: int) -> Tensor:
+def unconstrained_search(ranker: BeamRanker, histories: Histories, k: int, width: int) -> Tensor:
     """The k most probable sequences of `L` tokens, any tokens: int64 [B, k, L]."""
     model, layout = ranker.model, ranker.layout
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    tokens, mask = write_histories([h[-ranker.max_history :] for h in histories], ranker.snapshot.codes, layout)
+    latest = [history[-ranker.max_history :] for history in histories.to_lists()]
+    tokens, mask = write_histories(latest, ranker.snapshot.codes, layout, histories.user_ids.tolist())
     steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
     hidden = steps.hidden
     vocabulary = model.get_output_embeddings().weight.shape[0]

@@ -33,7 +33,8 @@ def user_vectors_of(ranker: BeamRanker, histories: Histories) -> np.ndarray:
     for begin in range(0, len(order), BATCH):
         users = order[begin : begin + BATCH]
         latest = [histories[user][-ranker.max_history :] for user in users]
-        tokens, mask = write_histories(latest, ranker.snapshot.codes, ranker.layout)
+        names = histories.user_ids[users].tolist()
+        tokens, mask = write_histories(latest, ranker.snapshot.codes, ranker.layout, names)
         steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
         for user, vector in zip(users, steps.hidden[:, 0].float().cpu().numpy(), strict=True):
             found[user] = vector

@@ -3,10 +3,12 @@
 Adding tens of thousands of words to a text tokenizer makes it slow, and words added as special ones vanish from outputs;
 and what never is text can never be typed by a user: no message spells an item by accident or on purpose.
 
-A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens.
+A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens. A model that knows users
+(TIGER, arXiv 2305.05065) reads one of `users` more tokens in the place of [start], onto which the user's id is hashed.
 Legend: `B` histories, `T` tokens of the longest one, `L` levels.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,17 +22,19 @@ PAD, START, FIRST_CODE = 0, 1, 2  # token ids of a model built from scratch
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler."""
+    """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler; users:
+    tokens behind the codes that user ids are hashed onto."""
 
     base: int
     sizes: tuple[int, ...]
     start: int
     pad: int
+    users: int = 0
 
     @classmethod
-    def from_scratch(cls, sizes: Sequence[int]) -> "TokenLayout":
-        """Layout of a model that knows nothing but codes: pad, start, then the codes."""
-        return cls(FIRST_CODE, tuple(sizes), START, PAD)
+    def from_scratch(cls, sizes: Sequence[int], users: int = 0) -> "TokenLayout":
+        """Layout of a model that knows nothing but codes, and users if any: pad, start, then the codes, then the users."""
+        return cls(FIRST_CODE, tuple(sizes), START, PAD, users)
 
     @property
     def levels(self) -> int:
@@ -43,13 +47,21 @@ class TokenLayout:
 
     @property
     def vocabulary_size(self) -> int:
-        """One past the last code token."""
-        return self.base + sum(self.sizes)
+        """One past the last token."""
+        return self.base + sum(self.sizes) + self.users
 
     @property
     def code_tokens(self) -> range:
         """All token ids that are codes."""
-        return range(self.base, self.vocabulary_size)
+        return range(self.base, self.base + sum(self.sizes))
+
+    def first_token(self, user: str | None = None) -> int:
+        """What a history of this user begins with, the same on every machine: `start` where there are no users' tokens or
+        nobody says who it is."""
+        if user is None or not self.users:
+            return self.start
+        digest = hashlib.blake2b(str(user).encode(), digest_size=8).digest()
+        return self.base + sum(self.sizes) + int.from_bytes(digest, "little") % self.users
 
     def to_tokens(self, codes: np.ndarray) -> np.ndarray:
         """Codes [..., L] -> token ids [..., L], int64."""
@@ -67,16 +79,20 @@ class TokenLayout:
         return f"<c{level}_{code}>"
 
 
-def write_histories(histories: Sequence[np.ndarray], codes: np.ndarray, layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
+def write_histories(
+    histories: Sequence[np.ndarray], codes: np.ndarray, layout: TokenLayout, users: Sequence[str | None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
 
-    codes: int [N, L], of every catalogue row. An empty history is the start token alone.
+    codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. An empty history is its first token
+    alone.
     """
+    users = [None] * len(histories) if users is None else users
     lengths = np.array([1 + layout.levels * len(h) for h in histories], np.int64)
     width = int(lengths.max(initial=1))
     tokens = np.full((len(histories), width), layout.pad, np.int64)
     mask = np.arange(width) >= (width - lengths)[:, None]
-    for row, history in enumerate(histories):
-        tokens[row, width - lengths[row]] = layout.start
+    for row, (history, user) in enumerate(zip(histories, users, strict=True)):
+        tokens[row, width - lengths[row]] = layout.first_token(user)
         tokens[row, width - lengths[row] + 1 :] = layout.to_tokens(codes[history]).reshape(-1)
     return tokens, mask

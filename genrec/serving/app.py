@@ -255,7 +255,7 @@ def _prepare(server: Server, model: ServedModel, body: RecommendationsIn, histor
     )  # fmt: skip
     if body.fields is not None:
         _check_fields(body.fields, model.live.current)
-    prepared = model.recommender.prepare(histories, rules)
+    prepared = model.recommender.prepare(histories, rules, body.user_ids)
     metrics, name = server.metrics, model.name
     for query in prepared.queries:
         metrics.beam.labels(name).observe(max(query.widths))

@@ -1,4 +1,4 @@
-"""Train the decoder with the Hugging Face Trainer: warm-up and cosine, early stopping on validation NDCG@10, resume.
+"""Train the language model with the Hugging Face Trainer: warm-up and cosine, early stopping on validation NDCG@10, resume.
 
 In: a model, its layout, a split and the code table's index. Out: the model at its best validation score.
 
@@ -11,6 +11,7 @@ function of seed and epoch, and the Trainer restores optimiser, schedule and ran
 import logging
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -30,6 +31,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
@@ -38,6 +40,7 @@ from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
 from genrec.training.distillation import Distillation
 from genrec.training.examples import Collator, HistoryWindows, LengthBatches
+from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,10 @@ class TrainingConfig:
     """epochs: passes over the data at most. batch_tokens: tokens per step. learning_rate: peak of the schedule.
     weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
-    fp32. windows_per_user: stretches of max_history + 1 items that one history gives, the latest ones; 0 for all.
+    fp32. windows_per_user: stretches of max_history + 1 items that one history gives a decoder, the latest ones; 0 for all.
+    targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn anew each epoch from all
+    parts of the history; 0 for all. The history is read again for each, so 4 make an epoch two to three times as long as a
+    decoder's, and all make it seven times as long where histories are short and far longer where they are long.
     distillation: weight of a loss that lets the model's
     state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
     validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
@@ -64,6 +70,7 @@ class TrainingConfig:
     patience: int = 3
     max_history: int = 20
     windows_per_user: int = 0
+    targets_per_user: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     distillation: float = 0.0
     validation_users: int = 2000
@@ -72,7 +79,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_tokens", "patience", "max_history", "validation_users"):
             check_integer(f"training.{name}", getattr(self, name), 1)
-        check_integer("training.windows_per_user", self.windows_per_user, 0)
+        for name in ("windows_per_user", "targets_per_user"):
+            check_integer(f"training.{name}", getattr(self, name), 0)
         check_integer("training.validation_beam", self.validation_beam, 10, 512)
         check_choice("training.precision", self.precision, ["auto", "fp32", "bf16"])
         if not 0 < self.learning_rate < 1:
@@ -128,12 +136,13 @@ class ScoreBar(ProgressCallback):
             self.training_bar.set_postfix(self.shown)
 
 
+Batches = LengthBatches | TargetBatches
+
+
 class RecommendationTrainer(Trainer):
     """The Trainer with batches by length and a validation score that decodes real items."""
 
-    def __init__(
-        self, *, batches: LengthBatches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, batches: Batches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any) -> None:
         super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
         self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
 
@@ -177,17 +186,20 @@ def train(
     seed: int = 0,
     vectors: np.ndarray | None = None,
 ) -> TrainingResult:
-    """Train `model` in place and leave it at its best validation score. Checkpoints live in `folder`.
+    """Train `model`, a decoder or an encoder-decoder, in place and leave it at its best validation score. Checkpoints live in
+    `folder`.
 
     snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
     [N, D], needed for distillation.
     """
     if config.distillation:
-        if vectors is None or hasattr(model, "merge_and_unload"):
-            raise SettingError("training.distillation needs item vectors and a model whose weights are all trained (no LoRA).")
+        if vectors is None or hasattr(model, "merge_and_unload") or model.config.is_encoder_decoder:
+            raise SettingError(
+                "training.distillation needs item vectors, and a decoder whose weights are all trained: no LoRA and no "
+                "encoder-decoder."
+            )
         model.distillation = Distillation(model.config.hidden_size, vectors, config.distillation)
-    windows = HistoryWindows(split.train, config.max_history, config.windows_per_user)
-    batches = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
+    examples, batches, collator = _examples(model, layout, snapshot.codes, split.train, config, seed)
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):
         raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")
@@ -220,8 +232,8 @@ def train(
     trainer = RecommendationTrainer(
         model=model,
         args=arguments,
-        train_dataset=windows,
-        data_collator=Collator(snapshot.codes, layout, items=config.distillation > 0),
+        train_dataset=examples,
+        data_collator=collator,
         callbacks=[EarlyStoppingCallback(config.patience), MarkComplete()],
         batches=batches,
         ranker=ranker,
@@ -244,6 +256,22 @@ def train(
     history = [entry for entry in state.log_history if f"eval_{METRIC}" in entry]
     best = max(history, key=lambda entry: entry[f"eval_{METRIC}"])
     return TrainingResult(best[f"eval_{METRIC}"], best["epoch"], state.global_step, history)
+
+
+def _examples(
+    model: PreTrainedModel, layout: TokenLayout, codes: np.ndarray, histories: Histories, config: TrainingConfig, seed: int
+) -> tuple[Dataset, Batches, Callable[[list[Any]], dict[str, torch.Tensor]]]:
+    """What the model learns from, in which batches, and how a batch is written."""
+    if model.config.is_encoder_decoder:
+        targets = HistoryTargets(histories, config.max_history)
+        batches = TargetBatches(targets, config.targets_per_user, layout.levels, config.batch_tokens, seed)
+        return targets, batches, TargetCollator(codes, layout)
+    windows = HistoryWindows(histories, config.max_history, config.windows_per_user)
+    return (
+        windows,
+        LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed),
+        Collator(codes, layout, items=config.distillation > 0),
+    )
 
 
 def stopped_early(checkpoint: Path, patience: int) -> bool:

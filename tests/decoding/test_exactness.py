@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BartConfig, BartForConditionalGeneration
 from worlds import (
     ALL,
     FAMILIES,
@@ -54,6 +55,26 @@ def test_a_wide_beam_equals_scoring_the_whole_catalogue(family: str, data: st.Da
     rows, scores = ranker.rank(Histories.from_lists(histories), len(codes), exclude_seen=False)
     for history, found, found_scores in zip(histories, rows, scores, strict=True):
         assert_same_ranking(found, found_scores, brute_force(ranker, history), set(range(len(codes))))
+
+
+@pytest.mark.parametrize("family", ["mt5", "umt5"])
+def test_relatives_of_t5_equal_scoring_the_whole_catalogue_too(family: str) -> None:
+    codes = np.random.default_rng(0).integers(0, (4, 5, 3), (30, 3))
+    ranker = make_ranker((4, 5, 3), codes, 2, family)
+    histories = [np.array([3, 4, 3, 9, 9, 1]), np.array([7]), np.zeros(0, np.int64)]
+    rows, scores = ranker.rank(Histories.from_lists(histories), 30, exclude_seen=False)
+    for history, found, found_scores in zip(histories, rows, scores, strict=True):
+        assert_same_ranking(found, found_scores, brute_force(ranker, history), set(range(30)))
+
+
+def test_an_encoder_decoder_with_absolute_positions_is_refused() -> None:
+    """The beams of a user stand side by side in one sequence: BART would take the second beam for a later part of the text."""
+    bart = BartForConditionalGeneration(BartConfig(
+        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
+    ))  # fmt: skip
+    with pytest.raises(SettingError, match=r"relative positions are decoded exactly \(t5, mt5, umt5\).*type 'bart'. Use a T5"):
+        check_model(bart, 10)
 
 
 @property_test

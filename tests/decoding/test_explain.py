@@ -108,7 +108,7 @@ def test_the_illegal_rate_is_what_counting_by_hand_gives() -> None:
 def test_a_catalogue_of_everything_with_no_other_tokens_has_few_illegal_sequences() -> None:
     codes = np.array([[a, b] for a in range(4) for b in range(4)])
     ranker = make_ranker((4, 4), codes, 1)
-    tokens = unconstrained_search(ranker, [np.array([3])], 5, 9)
+    tokens = unconstrained_search(ranker, Histories.from_lists([[3]]), 5, 9)
     assert tokens.shape == (1, 5, 2)
     with pytest.raises(SettingError, match="k must be at most the vocabulary"):
         illegal_rate(ranker, Histories.from_lists([[0]]), k=1000, beam_width=2000)

@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.errors import DataError, MissingDependencyError, SettingError
-from genrec.models.decoder import ModelConfig, build_decoder, merged, save_text_tokenizer
+from genrec.models.config import ModelConfig
+from genrec.models.decoder import build_decoder, save_text_tokenizer
+from genrec.models.pretrained import merged
 from genrec.models.tokens import TokenLayout, write_histories
 from tokenizers import Tokenizer, models
 
@@ -146,6 +148,17 @@ def test_codes_become_tokens_by_arithmetic_and_come_back() -> None:
     assert layout.vocabulary_size == 112
     with pytest.raises(DataError, match="do not spell items"):
         layout.to_codes(np.array([105, 105, 109]))
+
+
+def test_a_users_token_depends_on_the_id_alone_and_lies_behind_the_codes() -> None:
+    layout = TokenLayout(100, SIZES, 1, 0, users=1000)
+    tokens = [layout.first_token(f"u{number}") for number in range(500)]
+    assert tokens[:3] == [799, 242, 226], "the same on every machine: a bundle may be served elsewhere"
+    assert min(tokens) >= 112
+    assert max(tokens) < layout.vocabulary_size == 1112
+    assert len(set(tokens)) > 350, "spread over all of them"
+    assert layout.first_token(None) == TokenLayout(100, SIZES, 1, 0).first_token("u0") == layout.start
+    assert layout.code_tokens == range(100, 112)
 
 
 def test_histories_are_padded_on_the_left_and_start_with_the_start_token() -> None:

@@ -13,11 +13,16 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from quick import QUICK
 from servers import Running, best_by_brute_force
 from transformers import AutoTokenizer
 
 from genrec import Recommender
 from genrec.bundle import read_bundle
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.fit import fit
+from genrec.recipe import load_recipe
 from genrec.serving.client import AsyncClient, Client, ServerError
 from genrec.serving.security import make_key
 
@@ -49,6 +54,40 @@ def test_answers_are_those_of_scoring_every_item(client: Client, bundle: Path, i
         [answer] = client.recommend([history], k=10, beam_width=90, where="price < 20")
         truth = best_by_brute_force(recommender, history, 10, lambda fields: (fields["price"] or 99) < 20)
         assert [item.item_id for item in answer.items] == truth
+
+
+def test_an_encoder_decoder_is_served_like_a_decoder(
+    start: Callable[..., Running], encoder_decoder_bundle: Path, ids: list[str]
+) -> None:
+    recommender = Recommender.load(encoder_decoder_bundle)
+    histories = [ids[:3], [], ids[10:30]]
+    server = start(bundles={"t5": encoder_decoder_bundle})
+    with Client(server.url) as client:
+        answers = client.recommend(histories, k=5, where="price < 30", explain=True)
+    for answer, expected in zip(answers, recommender.recommend(histories, k=5, where="price < 30", explain=True), strict=True):
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        for item, other in zip(answer.items, expected, strict=True):
+            assert item.score == pytest.approx(other.score, abs=1e-4)
+            assert item.explanation["score"] == pytest.approx(other.explanation.score, abs=1e-4)
+    assert httpx.get(f"{server.url}/v1/models").json()[0]["architecture"] == "T5ForConditionalGeneration"
+
+
+def test_a_model_with_user_tokens_is_told_who_asks(
+    start: Callable[..., Running], shop: tuple[Catalogue, Interactions], ids: list[str], tmp_path: Path
+) -> None:
+    users = {"model.architecture": "encoder-decoder", "model.user_tokens": 50, "training.epochs": 1}
+    folder = fit(shop[0].table, shop[1].table, tmp_path / "users", load_recipe(overrides=QUICK | users))
+    recommender = Recommender.load(folder)
+    with Client(start(bundles={"users": folder}).url) as client:
+        client.send_events([{"user_id": "u", "item_id": item_id} for item_id in ids[:3]])
+        [named] = client.recommend(user_ids=["u"], k=5, explain=True)
+        [nameless] = client.recommend([ids[:3]], k=5)
+    for answer, user_ids in ((named, ["u"]), (nameless, None)):
+        [expected] = recommender.recommend([ids[:3]], k=5, user_ids=user_ids)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        np.testing.assert_allclose([i.score for i in answer.items], [i.score for i in expected], atol=1e-4)
+    assert named.items[0].score != nameless.items[0].score
+    assert named.items[0].explanation["score"] == pytest.approx(named.items[0].score, abs=1e-4)
 
 
 def test_an_answer_names_the_bundle_and_the_version_that_it_came_from(server: Running, bundle: Path) -> None:

@@ -12,6 +12,7 @@ from genrec import Recommender
 from genrec.errors import SettingError
 from genrec.recommender import Request
 from genrec.serving.engine import BusyError, ClosedError, Found, TorchEngine
+from genrec.serving.vllm.wire import pack, unpack
 
 
 @pytest.fixture
@@ -46,6 +47,20 @@ def test_requests_that_wait_are_searched_together_and_answered_as_alone(recommen
         assert same(future.result(), recommender.ranker.answer(one.queries, one.version.snapshot))
     assert sizes == [1, 5], "the call, then all searches at once"
     engine.close()
+
+
+def test_a_query_arrives_in_another_process_as_it_was_sent(recommender: Recommender) -> None:
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    asked = Request(k=4, beam_width=[9, 8, 7, 6], where="price < 20", exclude_item_ids=ids[:2], max_per={"brand": 1})
+    one = recommender.prepare([ids[:3], []], asked, ["somebody", "somebody else"])
+    for query in (*one.queries, *recommender.prepare([[]], Request(k=3)).queries):
+        arrived, version, rows = unpack(pack(query, one.version), {one.version.hash: one.version})
+        assert (arrived.k, arrived.widths, arrived.exclude_seen) == (query.k, query.widths, query.exclude_seen)
+        assert arrived.user == query.user
+        np.testing.assert_array_equal(arrived.history, query.history)
+        assert (version, rows) == (one.version, None)
+        assert same(recommender.ranker.answer([arrived]), recommender.ranker.answer([query]))
+    assert [query.user for query in one.queries] == ["somebody", "somebody else"]
 
 
 def test_versions_of_the_catalogue_do_not_mix(recommender: Recommender) -> None:

@@ -12,11 +12,14 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Split, leave_one_out
 from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError
-from genrec.models.decoder import ModelConfig, build_decoder
+from genrec.models.config import ModelConfig
+from genrec.models.decoder import build_decoder
+from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.tokens import TokenLayout
 from genrec.training import trainer as trainer_module
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
+from genrec.training.targets import TargetCollator
 from genrec.training.trainer import TrainingConfig, TrainingResult, train
 
 CODES = np.array([[a, b] for a in range(4) for b in range(4)])
@@ -32,12 +35,17 @@ def walkers(users: int = 120, seed: int = 0) -> Split:
 
 
 def run(
-    folder: Path, split: Split | None = None, vectors: np.ndarray | None = None, **settings: object
+    folder: Path,
+    split: Split | None = None,
+    vectors: np.ndarray | None = None,
+    architecture: str = "decoder",
+    **settings: object,
 ) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
-    model, layout = build_decoder(ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1), SIZES, 64)
+    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1)  # type: ignore[arg-type]
+    model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
     result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, False, 0, vectors)
     return model, result
 
@@ -48,6 +56,13 @@ def test_training_learns_what_comes_next(tmp_path: Path) -> None:
     assert result.best == max(scores)
     assert result.best > 0.8, "9 of 10 steps are predictable"
     assert scores[0] < result.best
+
+
+def test_an_encoder_decoder_learns_what_comes_next(tmp_path: Path) -> None:
+    settings = {"epochs": 8, "batch_tokens": 512, "learning_rate": 3e-3, "targets_per_user": 0}
+    _, result = run(tmp_path, walkers(400), architecture="encoder-decoder", **settings)
+    assert result.best > 0.7, "9 of 10 steps are predictable"
+    assert result.history[0]["eval_ndcg@10"] < result.best
 
 
 def test_item_ends_are_where_the_last_code_of_each_item_stands() -> None:
@@ -88,14 +103,19 @@ def test_distillation_changes_weights_and_nothing_else(tmp_path: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), taught.parameters(), strict=True))
     with pytest.raises(SettingError, match="distillation needs item vectors"):
         run(tmp_path / "none", distillation=0.5)
+    with pytest.raises(SettingError, match="no encoder-decoder"):
+        run(tmp_path / "none", None, vectors, "encoder-decoder", distillation=0.5)
 
 
-@pytest.mark.parametrize("distillation", [0.0, 0.5])
-def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distillation: float) -> None:
+@pytest.mark.parametrize(("architecture", "distillation"), [("decoder", 0.0), ("decoder", 0.5), ("encoder-decoder", 0.0)])
+def test_a_killed_run_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, distillation: float
+) -> None:
     vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
-    whole, expected = run(tmp_path / "whole", vectors=vectors, distillation=distillation)
+    whole, expected = run(tmp_path / "whole", None, vectors, architecture, distillation=distillation)
     calls = {"left": int(2.5 * expected.steps / 4)}
-    collate = Collator.__call__
+    collator = Collator if architecture == "decoder" else TargetCollator
+    collate = collator.__call__
 
     def killed(self: Collator, windows: list) -> dict:
         calls["left"] -= 1
@@ -104,14 +124,14 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: py
         return collate(self, windows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Collator, "__call__", killed)
+        patch.setattr(collator, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "killed", vectors=vectors, distillation=distillation)
+            run(tmp_path / "killed", None, vectors, architecture, distillation=distillation)
     [last, *_] = sorted((tmp_path / "killed").glob("checkpoint-*"), reverse=True)
     half_written = last.with_name("checkpoint-999")
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text('{"best_met')
-    resumed, result = run(tmp_path / "killed", vectors=vectors, distillation=distillation)
+    resumed, result = run(tmp_path / "killed", None, vectors, architecture, distillation=distillation)
     assert result.steps == expected.steps
     assert [e["eval_ndcg@10"] for e in result.history] == [e["eval_ndcg@10"] for e in expected.history]
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):

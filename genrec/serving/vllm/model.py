@@ -99,7 +99,7 @@ class SearchPooler(Pooler):
                     asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
                 else:
                     codes = version.snapshot.codes
-                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row)) for row in rows]
+                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row), query.user) for row in rows]
                     outputs[place] = torch.from_numpy(np.stack(weights)).double()
             except UnknownVersionError:
                 outputs[place] = refusal(STALE)

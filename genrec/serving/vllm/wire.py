@@ -28,6 +28,7 @@ def pack(query: Query, version: CatalogueVersion, weigh: np.ndarray | None = Non
     return {
         "version": version.hash,
         "history": query.history.astype("<i4").tobytes(),
+        "user": query.user,
         "k": int(query.k),
         "widths": list(query.widths),
         "exclude_seen": bool(query.exclude_seen),
@@ -53,4 +54,4 @@ def unpack(
     rules = Rules(bitmap, np.frombuffer(data["excluded"], "<i4").astype(np.int64), caps)
     history = np.frombuffer(data["history"], "<i4").astype(np.int64)
     weigh = None if data["weigh"] is None else np.frombuffer(data["weigh"], "<i4").astype(np.int64)
-    return Query(history, data["k"], tuple(data["widths"]), data["exclude_seen"], rules), version, weigh
+    return Query(history, data["k"], tuple(data["widths"]), data["exclude_seen"], rules, data["user"]), version, weigh

@@ -1,0 +1,61 @@
+"""Settings of the language model: which architecture, from scratch or pretrained, how large."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genrec.errors import SettingError, check_choice, check_integer
+
+DECODER, ENCODER_DECODER = ARCHITECTURES = ("decoder", "encoder-decoder")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """architecture: "decoder" (one stack reads the history and writes the codes, a Qwen3 from scratch) or "encoder-decoder"
+    (one reads, another writes, a T5 from scratch as in TIGER).
+    pretrained: folder or hub name of a causal LM, or of a T5 for an encoder-decoder; None for a model from scratch.
+    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
+    hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
+    attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of
+    its feed-forward blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the
+    items; 0 for none (TIGER has 2000). dropout: attention and residual
+    dropout of a model from scratch, and the dropout of LoRA adapters.
+    """
+
+    architecture: Literal["decoder", "encoder-decoder"] = "decoder"
+    pretrained: str | None = None
+    lora_rank: int = 16
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    head_size: int | None = None
+    feed_forward: int = 512
+    user_tokens: int = 0
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_choice("model.architecture", self.architecture, ARCHITECTURES)
+        for name in ("hidden_size", "layers", "heads", "feed_forward"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("lora_rank", self.lora_rank, 0)
+        check_integer("model.user_tokens", self.user_tokens, 0)
+        if self.user_tokens and self.architecture != ENCODER_DECODER:
+            raise SettingError(
+                f"model.user_tokens is for an encoder-decoder, as in TIGER, got {self.user_tokens} with a decoder. Set "
+                f"model.architecture to {ENCODER_DECODER!r}, or leave it out."
+            )
+        if self.head_size is not None:
+            check_integer("head_size", self.head_size, 2)
+            if self.head_size % 2:
+                raise SettingError(f"head_size must be an even number, got {self.head_size}: a decoder turns its halves.")
+        elif self.hidden_size % (2 * self.heads):
+            raise SettingError(
+                f"hidden_size must be a multiple of 2 * heads, got hidden_size {self.hidden_size} with {self.heads} heads. "
+                "Or set head_size."
+            )
+        if not 0 <= self.dropout < 1:
+            raise SettingError(f"dropout must be from 0 to below 1, got {self.dropout}.")
+
+    @property
+    def head_width(self) -> int:
+        """Width of an attention head of a model from scratch."""
+        return self.head_size or self.hidden_size // self.heads

@@ -1,0 +1,150 @@
+"""Pretrained models: loaded, grown by one row per code (and per user token), wrapped in LoRA, and unwrapped to be saved.
+
+In: a `ModelConfig` that names a folder or a model of the hub. Out: a Hugging Face model and the `TokenLayout` that goes with
+it. Words keep their rows and their meaning; codes get rows of their own behind them, in and out.
+"""
+
+import typing
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from genrec.errors import MissingDependencyError, SettingError
+from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
+from genrec.models.tokens import TokenLayout
+
+# The optimiser's answer to "how far off was the random start of a new row": larger than the noise that breaks ties, smaller
+# than the spread of the rows that the model knows.
+NEW_ROW_NOISE = 0.02
+# Encoder-decoders whose positions are distances, which is what the search over codes needs (decoding/steps.py).
+RELATIVE = ("t5", "mt5", "umt5")
+WANTED = {DECODER: "a causal language model", ENCODER_DECODER: f"a T5 (model types {', '.join(RELATIVE)})"}
+
+
+def check_pretrained(config: ModelConfig) -> None:
+    """Raise `SettingError` unless `config.pretrained`, if any, is there and of the architecture that is asked for, and
+    `MissingDependencyError` where LoRA is asked for and peft is missing. No weights are read: it can be asked early.
+    """
+    if config.pretrained is None:
+        return
+    if config.lora_rank:
+        require_peft()
+    try:
+        found = AutoConfig.from_pretrained(config.pretrained)
+    except (OSError, ValueError) as error:
+        raise _not_there(config, error) from None
+    if found.is_encoder_decoder != (config.architecture == ENCODER_DECODER):
+        other = ENCODER_DECODER if found.is_encoder_decoder else DECODER
+        raise SettingError(
+            f"model.architecture is {config.architecture!r}, which takes {WANTED[config.architecture]}; {config.pretrained} is "
+            f"of type {found.model_type!r}. Set model.architecture to {other!r}, or name another model."
+        )
+    if found.is_encoder_decoder and found.model_type not in RELATIVE:
+        raise SettingError(
+            f"An encoder-decoder must be {WANTED[ENCODER_DECODER]}, got {config.pretrained} of type {found.model_type!r}: the "
+            "beams of a user share one sequence, which only relative positions allow."
+        )
+
+
+def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> tuple[PreTrainedModel, TokenLayout]:
+    """The pretrained model with one new row per new token, in and out, started near the mean of the known rows.
+
+    With `lora_rank` > 0 the model comes wrapped by peft: adapters on every linear layer, and of the embeddings only the new
+    rows trained. Raises as `check_pretrained`, and `SettingError` for a model too short for `max_tokens`.
+    """
+    assert config.pretrained is not None
+    check_pretrained(config)
+    kind = AutoModelForSeq2SeqLM if config.architecture == ENCODER_DECODER else AutoModelForCausalLM
+    try:
+        model: PreTrainedModel = kind.from_pretrained(config.pretrained, dtype=torch.float32)
+        text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
+    except (OSError, ValueError) as error:
+        raise _not_there(config, error) from None
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and longest < max_tokens:
+        raise SettingError(
+            f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
+            f"Lower training.max_history to {(longest - 1) // len(sizes) - 1} or less."
+        )
+    starts = [i for i in (text_tokenizer.bos_token_id, text_tokenizer.eos_token_id) if i is not None]
+    if not starts:
+        raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
+    pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
+    layout = TokenLayout(embedding_rows(model), tuple(sizes), starts[0], pad, config.user_tokens)
+    tied = grow(model, layout)
+    model.config.pad_token_id = layout.pad
+    if config.lora_rank:
+        model = with_lora(model, layout, config, tied)
+    return model, layout
+
+
+def grow(model: PreTrainedModel, layout: TokenLayout) -> bool:
+    """Give `model` the rows of the new tokens. Returns whether what goes in and what comes out are one matrix, as before."""
+    known, output = layout.base, typing.cast(nn.Linear, model.get_output_embeddings())
+    tied = output.weight is model.get_input_embeddings().weight
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the resize warns that mean_resizing is off; the rows are set right below
+    model.resize_token_embeddings(layout.vocabulary_size, mean_resizing=False)
+    logging.set_verbosity(verbosity)
+    if not tied and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        # T5 v1.1, Flan-T5 and mT5 have an output layer of their own, which transformers 5 ties whenever it resizes.
+        own = nn.Linear(output.in_features, layout.vocabulary_size, bias=False)
+        own.weight.data[:known] = output.weight.data
+        model.set_output_embeddings(own)
+    matrices = [model.get_input_embeddings()] if tied else [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for matrix in matrices:
+            weight = typing.cast(Tensor, matrix.weight)
+            noise = torch.randn(len(weight) - known, weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
+            weight[known:] = weight[:known].mean(0) + noise
+    return tied
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Tokens that the model has rows for (some models have more rows than their tokenizer has words)."""
+    return int(typing.cast(Tensor, model.get_input_embeddings().weight).shape[0])
+
+
+def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, tied: bool) -> PreTrainedModel:
+    """`model` under peft: LoRA on the linear layers, the new token rows trained in full, everything else frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    rows = list(range(layout.base, layout.vocabulary_size))
+    modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules()}
+    embedding = next(n for n, m in modules.items() if m is model.get_input_embeddings())
+    head = next(n for n, m in modules.items() if m is model.get_output_embeddings())
+    trainable = {embedding: rows} if tied else {embedding: rows, head: rows}
+    adapters = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        lora_dropout=config.dropout,
+        target_modules="all-linear",
+        trainable_token_indices=trainable,
+        task_type="SEQ_2_SEQ_LM" if config.architecture == ENCODER_DECODER else "CAUSAL_LM",
+    )
+    return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has
+
+
+def require_peft() -> None:
+    """Raise `MissingDependencyError` where peft is missing: LoRA asked for must never become a full fine-tune."""
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "model.lora_rank is above 0, and LoRA needs the package peft, which is not installed. Install it with "
+            "`pip install peft`, or set model.lora_rank to 0 to train all weights (slower, more memory)."
+        ) from None
+
+
+def merged(model: nn.Module) -> PreTrainedModel:
+    """The plain model to save: adapters and new rows folded into the weights; a model without adapters as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator,return-value]
+
+
+def _not_there(config: ModelConfig, error: Exception) -> SettingError:
+    return SettingError(
+        f"model.pretrained must be the folder or hub name of {WANTED[config.architecture]} with its tokenizer, "
+        f"got {config.pretrained!r}: {error}"
+    )
