@@ -24,10 +24,7 @@ def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping
 
 # {name}
 
-A generative recommender made by genrec: {
-        f"{base}, fine-tuned" if base else "a Qwen3-architecture decoder trained from scratch"
-    } to write the codes of the next item,
-decoded under the constraint that only items of its catalogue can be spelled.
+{_about(recipe)}
 
 ```python
 from genrec import Recommender
@@ -60,3 +57,18 @@ Item level, full ranking, split `{recipe.data.split}`, {
 {yaml.safe_dump(recipe.to_dict(), sort_keys=False).strip()}
 ```
 """
+
+
+def _about(recipe: Recipe) -> str:
+    if recipe.model.family == "one-pass":
+        choice = recipe.one_pass
+        return (
+            "A recommender made by genrec: a network that reads a history once and scores every item of its catalogue "
+            f"(identifier `{choice.identifier}`, attention `{choice.attention}`, loss `{choice.loss}`)."
+        )
+    base = recipe.model.pretrained
+    made = f"{base}, fine-tuned" if base else "a Qwen3-architecture decoder trained from scratch"
+    return (
+        f"A generative recommender made by genrec: {made} to write the codes of the next item,\n"
+        "decoded under the constraint that only items of its catalogue can be spelled."
+    )

@@ -19,8 +19,9 @@ from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.evaluation.baselines import BASELINES, TRAINED
 from genrec.models.decoder import ModelConfig
+from genrec.models.one_pass.config import OnePassConfig
 from genrec.tokenizers.base import ItemTokenizer
-from genrec.tokenizers.collisions import check_policy
+from genrec.tokenizers.collisions import MOVING, check_policy
 from genrec.tokenizers.das import DASConfig
 from genrec.tokenizers.families import FAMILIES
 from genrec.tokenizers.fsq import FSQConfig
@@ -150,6 +151,7 @@ class Recipe:
     text: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    one_pass: OnePassConfig = field(default_factory=OnePassConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -160,6 +162,35 @@ class Recipe:
             raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
+        self._check_one_pass()
+
+    def _check_one_pass(self) -> None:
+        """Refuse settings that a one-pass model, or a decoder, would not look at."""
+        if self.model.family == "decoder":
+            if self.one_pass != OnePassConfig():
+                raise SettingError(
+                    "The recipe has settings in one_pass, but model.family is 'decoder'. Make it 'one-pass', or leave them out."
+                )
+            return
+        usual = TrainingConfig()
+        for name, unlike in {
+            "model.pretrained": self.model.pretrained is not None,
+            "training.distillation": self.training.distillation != usual.distillation,
+            "training.warmup": self.training.warmup != usual.warmup,
+            "training.precision": self.training.precision == "bf16",
+            "training.validation_beam": self.training.validation_beam != usual.validation_beam,
+        }.items():
+            if unlike:
+                raise SettingError(f"{name} is of language models, and model.family is 'one-pass'. Leave it out.")
+        kind = check_policy("tokenizer.collision_policy", self.tokenizer.collision_policy)[0]
+        if self.one_pass.shared_codes and not (
+            FAMILIES[self.tokenizer.family].shared_vocabulary and kind in (*MOVING, "shared")
+        ):
+            raise SettingError(
+                "one_pass.shared_codes needs codes that mean the same at every place: tokenizer.family 'fsq' with a "
+                f"collision_policy that adds no code, such as 'shared'; got {self.tokenizer.family!r} and "
+                f"{self.tokenizer.collision_policy!r}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts, ready for YAML or JSON."""

@@ -9,13 +9,14 @@ In: a `ModelConfig` and the codes per level. Out: a Hugging Face model and the `
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
-from genrec.errors import MissingDependencyError, SettingError, check_integer
+from genrec.errors import MissingDependencyError, SettingError, check_choice, check_integer
 from genrec.models.tokens import TokenLayout
 
 # The optimiser's answer to "how far off was the random start of a new row": larger than the noise that breaks ties, smaller
@@ -25,13 +26,15 @@ NEW_ROW_NOISE = 0.02
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """pretrained: folder or hub name of a causal LM, or None for a Qwen3 from scratch.
+    """family: "decoder", a language model that writes codes, or "one-pass", a network that scores all items at once (its own
+    settings are in the section one_pass). pretrained: folder or hub name of a causal LM, or None for a Qwen3 from scratch.
     lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
     hidden_size: width of a model from scratch. layers: its depth. heads: attention heads per layer. feed_forward: width of
     its feed-forward blocks. dropout: attention and residual
     dropout of a model from scratch, and the dropout of LoRA adapters.
     """
 
+    family: Literal["decoder", "one-pass"] = "decoder"
     pretrained: str | None = None
     lora_rank: int = 16
     hidden_size: int = 128
@@ -41,6 +44,7 @@ class ModelConfig:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
+        check_choice("model.family", self.family, ["decoder", "one-pass"])
         for name in ("hidden_size", "layers", "heads", "feed_forward"):
             check_integer(name, getattr(self, name), 1)
         check_integer("lora_rank", self.lora_rank, 0)
