@@ -114,17 +114,9 @@ class Allowed:
         flat = position.reshape(len(position), -1)
         return rank - torch.searchsorted(self.excluded, flat).view(position.shape)
 
-    def mask(self, start: int, stop: int, users: int) -> Tensor | None:
-        """Which positions from `start` to before `stop` each user may get: bool [B, stop - start]; None: everybody all."""
-        if self.everything:
-            return None
-        device = (self.words if self.words is not None else self.excluded).device  # type: ignore[union-attr]
-        position = torch.arange(start, stop, device=device).expand(users, -1)
-        kept = torch.ones(position.shape, dtype=torch.bool, device=device) if self.words is None else self._has(position)
-        if self.excluded is not None:
-            user, place = torch.nonzero((self.excluded >= start) & (self.excluded < stop), as_tuple=True)
-            kept[user, self.excluded[user, place] - start] = False
-        return kept
+    def holds(self, position: Tensor, users: int) -> Tensor | None:
+        """Whether each user's bitmap holds each position int64 [n], exclusions aside: bool [B, n]; None: it holds all."""
+        return None if self.words is None else self._has(position.expand(users, -1))
 
     def _word(self, position: Tensor) -> Tensor:
         """The word of each position in its user's bitmap."""

@@ -67,7 +67,7 @@ def recall(search: CellSearch, queries: np.ndarray, keys: np.ndarray, k: int, pr
     shares = []
     for start in range(0, len(queries), TOGETHER):
         some = torch.from_numpy(np.ascontiguousarray(queries[start : start + TOGETHER], np.float32))
-        exact, _ = best_rows(dots(some, all_keys), order, len(some), k, Allowed())
+        exact, _ = best_rows(dots(some, all_keys), len(keys), order, len(some), k, Allowed())
         for mine, right in zip(found[start : start + TOGETHER], exact.numpy(), strict=True):
             right = right[right >= 0]
             shares.append(len(np.intersect1d(mine, right)) / max(1, len(right)))

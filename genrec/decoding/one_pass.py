@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories, pad_histories
 from genrec.decoding.answers import Answer, as_arrays, under_caps
-from genrec.decoding.scoring import Score, best_rows, dots, log_total, sums
+from genrec.decoding.scoring import Score, best_rows, dots, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError, check_integer
 from genrec.models.one_pass.identifiers import Items
@@ -98,15 +98,15 @@ class OnePassRanker:
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
         rows_in_order = snapshot.index.rows_in_order.long()
         asked = self._asked([query.history for query in queries], snapshot)
-        total = self._total(asked, snapshot)
+        counted = None if self._by_codes else live_rows(snapshot)
 
         def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
             of = torch.tensor(numbers, device=self.device)
             # With caps, some of what is found does not fit: asking for more saves asking again.
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
-            rows, scores = best_rows(self._score(asked[of], snapshot), rows_in_order, len(numbers), k, allowed)
-            scores = scores - total[of, None]
+            score, catalogue = self._score(asked[of], snapshot), len(snapshot.codes)
+            rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted)
             return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
 
         return under_caps(queries, search)
@@ -126,16 +126,16 @@ class OnePassRanker:
         found = np.empty((len(rows), self.layout.levels), np.float32)
         live = live_rows(snapshot)
         codes = torch.tensor(snapshot.codes, device=self.device)
-        for number, row in enumerate(torch.from_numpy(np.asarray(rows)).to(self.device)):
-            score = self._score(asked[number : number + 1], snapshot)
-            # An item that was removed is weighed as if it were there.
-            left = live if (live == row).any() else torch.cat([live, row.view(1)])
-            totals = [log_total(score, left, 1)]
+        for number, row in enumerate(rows.tolist()):
+            scores = self._score(asked[number : number + 1], snapshot)(0, len(codes))[0]
+            below = live.clone()
+            below[row] = True  # an item that was removed is weighed as if it were there
+            totals = [scores[below].logsumexp(0)]
             for level in range(self.layout.levels - 1):
-                left = left[codes[left, level] == wanted[number, level]]
-                totals.append(log_total(score, left, 1))
-            totals.append(score(row.view(1))[0])
-            found[number] = torch.cat(totals).diff().clamp(max=0).cpu().numpy()
+                below &= codes[:, level] == wanted[number, level]
+                totals.append(scores[below].logsumexp(0))
+            totals.append(scores[row])
+            found[number] = torch.stack(totals).diff().clamp(max=0).cpu().numpy()
         return found
 
     def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
@@ -154,12 +154,6 @@ class OnePassRanker:
 
     def _score(self, asked: Tensor, snapshot: Snapshot) -> Score:
         return (sums if self._by_codes else dots)(asked, self._items_of(snapshot))
-
-    def _total(self, asked: Tensor, snapshot: Snapshot) -> Tensor:
-        """What scores are lowered by to be log-probabilities: [B]. Those of codes are some already."""
-        if self._by_codes:
-            return torch.zeros(len(asked), device=self.device)
-        return log_total(self._score(asked, snapshot), live_rows(snapshot), len(asked))
 
     def _items_of(self, snapshot: Snapshot) -> Tensor:
         """What every catalogue row is to a score: its vector [R, S * d], or its codes' places [R, L]. New rows are added."""
@@ -190,6 +184,9 @@ def items_of(snapshot: Snapshot, rows: np.ndarray, ids: np.ndarray) -> Items:
 
 
 def live_rows(snapshot: Snapshot) -> Tensor:
-    """Catalogue rows that can be found, in code order: int64."""
-    rows = snapshot.index.rows_in_order.long()
-    return rows if snapshot.live is None else rows[torch.from_numpy(snapshot.live).to(rows.device)[rows]]
+    """Whether each catalogue row can be found: bool [R]."""
+    if snapshot.live is not None:
+        return torch.from_numpy(snapshot.live).to(snapshot.index.device)
+    live = torch.zeros(len(snapshot.codes), dtype=torch.bool, device=snapshot.index.device)
+    live[snapshot.index.rows_in_order.long()] = True
+    return live
