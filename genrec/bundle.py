@@ -22,6 +22,7 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
+from genrec.models.one_pass.model import ARCHITECTURE, OnePassModel
 from genrec.models.packed import pack_linears
 from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout
@@ -33,6 +34,7 @@ SERVING = "serving.json"
 # Not beside the weights: vLLM reads every .safetensors file that it finds there as weights.
 COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
+VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 EDITABLE = frozenset({SERVING})
 
 
@@ -89,6 +91,8 @@ class Bundle:
         """The language model, ready to decode, on `device` (default: a GPU where there is one)."""
         import torch
 
+        if self.one_pass:
+            raise BundleError(f"{self.folder} holds a one-pass model, which is no language model. Use load_one_pass.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         seq2seq = AutoConfig.from_pretrained(self.folder, local_files_only=True).is_encoder_decoder
         kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
@@ -100,6 +104,14 @@ class Bundle:
             pack_linears(model)
         self._check_unchanged()
         return model.eval()
+
+    def load_one_pass(self, device: str | None = None) -> OnePassModel:
+        """The one-pass model, ready to rank, on `device` (default: a GPU where there is one)."""
+        import torch
+
+        model = OnePassModel.load(self.folder).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._check_unchanged()
+        return model
 
     def load_encoders(self) -> tuple[ItemEmbedder, ItemTokenizer]:
         """The item embedder and the item tokenizer, for items that arrive later."""
@@ -127,6 +139,17 @@ class Bundle:
     def architecture(self) -> str:
         """The model's class in transformers."""
         return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the model scores all items at once, instead of writing codes."""
+        return self.architecture == ARCHITECTURE
+
+    @cached_property
+    def vectors(self) -> np.ndarray | None:
+        """Item vectors [N, D] float32 where the model reads them."""
+        path = self.folder / VECTORS
+        return load_file(path)["vectors"] if path.exists() else None
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -161,12 +184,16 @@ def write_bundle(
     metrics: dict[str, Any],
     about: dict[str, Any],
     card: str,
+    vectors: np.ndarray | None = None,
 ) -> None:
-    """Complete a folder that holds the model and its text tokenizer already. `about` goes into the manifest."""
+    """Complete a folder that holds the model and its text tokenizer already. `about` goes into the manifest. vectors: of the
+    items [N, D], where the model reads them."""
     codes.save(folder / "codes.parquet")
     pq.write_table(catalogue.table, folder / "catalogue.parquet")
     (folder / COUNTS).parent.mkdir(exist_ok=True)
     save_file({"train_counts": train_counts.astype(np.int64)}, folder / COUNTS)
+    if vectors is not None:
+        save_file({"vectors": np.ascontiguousarray(vectors, np.float32)}, folder / VECTORS)
     tokenizer.save(folder / "item_tokenizer")
     embedder.save(folder / "embedder")
     write_json(folder / "settings.json", asdict(settings))

@@ -9,14 +9,13 @@ import yaml
 
 from genrec.codes import CodeTable
 from genrec.evaluation.evaluate import Result, report_table
-from genrec.models.config import ENCODER_DECODER
+from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.recipe import Recipe
 
 
 def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping[str, str], codes: CodeTable) -> str:
     """Markdown with YAML front matter."""
     base = recipe.model.pretrained
-    scratch = "T5 encoder-decoder" if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
     front = {"library_name": "genrec", "tags": ["recommendation", "generative-recommendation", "semantic-ids"]}
     if base:
         front["base_model"] = base
@@ -26,10 +25,7 @@ def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping
 
 # {name}
 
-A generative recommender made by genrec: {
-        f"{base}, fine-tuned" if base else f"a {scratch} trained from scratch"
-    } to write the codes of the next item,
-decoded under the constraint that only items of its catalogue can be spelled.
+{_about(recipe)}
 
 ```python
 from genrec import Recommender
@@ -62,3 +58,19 @@ Item level, full ranking, split `{recipe.data.split}`, {
 {yaml.safe_dump(recipe.to_dict(), sort_keys=False).strip()}
 ```
 """
+
+
+def _about(recipe: Recipe) -> str:
+    if recipe.model.architecture == ONE_PASS:
+        choice = recipe.one_pass
+        return (
+            "A recommender made by genrec: a network that reads a history once and scores every item of its catalogue "
+            f"(identifier `{choice.identifier}`, attention `{choice.attention}`, loss `{choice.loss}`)."
+        )
+    base = recipe.model.pretrained
+    kind = "T5 encoder-decoder" if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
+    made = f"{base}, fine-tuned" if base else f"a {kind} trained from scratch"
+    return (
+        f"A generative recommender made by genrec: {made} to write the codes of the next item,\n"
+        "decoded under the constraint that only items of its catalogue can be spelled."
+    )

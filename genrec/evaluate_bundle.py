@@ -14,9 +14,10 @@ import numpy as np
 from genrec import __version__
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
+from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.embedding.text import CATEGORIES, PROVIDERS, labels, title_column
-from genrec.errors import check_choice
+from genrec.errors import SettingError, check_choice
 from genrec.evaluation.baselines import check_baselines
 from genrec.evaluation.code_level import tokenizer_codes
 from genrec.evaluation.evaluate import MASKED, UNMASKED, evaluate
@@ -69,15 +70,20 @@ def evaluate_bundle(
     if baselines:
         check_baselines(recipe.evaluation.baselines, split.train, len(bundle.catalogue))  # before the work, not after
     ranker = recommender.ranker
-    ranker.beam_width = beam_width or ranker.beam_width
+    if isinstance(ranker, BeamRanker):
+        ranker.beam_width = beam_width or ranker.beam_width
+    elif beam_width or unconstrained:
+        raise SettingError(
+            "beam_width and the illegal rate are of the beam search, and this bundle scores every item. Leave them out."
+        )
     result = evaluate(ranker, questions)
-    if unconstrained:
+    if unconstrained and isinstance(ranker, BeamRanker):
         result = replace(result, illegal_rate=illegal_rate(ranker, questions.histories, progress=True).rate)
     others = evaluate_baselines(bundle.catalogue, split, recipe, questions) if baselines else []
     about = {
         "genrec": __version__, "bundle": bundle.hash, "items": bundle.manifest["data"]["items"], "interactions": data,
         "split": recipe.data.split, "part": part, "questions about": recipe.data.questions, "seed": recipe.seed,
-        "beam width": str(ranker.beam_width),
+        "beam width": str(ranker.beam_width) if isinstance(ranker, BeamRanker) else "none, every item is scored",
     }  # fmt: skip
     table = bundle.catalogue.table
     codes = tokenizer_codes(bundle.codes)

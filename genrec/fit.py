@@ -13,7 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from genrec.card import model_card
 from genrec.data.catalogue import Catalogue
 from genrec.data.splits import Split, Targets, exclude_seen_by_default
 from genrec.decoding.index import CatalogueIndex
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
+from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError
 from genrec.evaluation.base import Tunable
@@ -34,15 +36,19 @@ from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_ba
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
-from genrec.models.config import ENCODER_DECODER
+from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
+from genrec.models.one_pass.config import Shape
+from genrec.models.one_pass.model import OnePassModel
 from genrec.models.pretrained import check_pretrained, merged
+from genrec.models.tokens import TokenLayout
 from genrec.published import read_codes
 from genrec.recipe import Recipe
 from genrec.tables import read_tables, split_histories
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
-from genrec.training.trainer import train
+from genrec.training.one_pass import train_one_pass
+from genrec.training.trainer import TrainingResult, train
 
 log = logging.getLogger(__name__)
 
@@ -92,19 +98,14 @@ def fit(
     counts = np.bincount(split.train.items, minlength=len(tables.catalogue))
 
     _seed_everything(recipe.seed)
-    max_tokens = 1 + table.levels * (recipe.training.max_history + 1)
-    build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
-    model, layout = build(recipe.model, table.sizes, max_tokens)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
-    snapshot = Snapshot(index, table.codes)
-    log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
-    trained = train(
-        model, layout, snapshot, split, recipe.training, work / "training", bool(exclude_seen), recipe.seed, vectors
+    learn = _learn_one_pass if recipe.model.architecture == ONE_PASS else _learn_language_model
+    ranker, trained = learn(
+        recipe, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
+    model, layout = ranker.model, ranker.layout
 
-    model = merged(model)
-    ranker = BeamRanker(model, layout, snapshot, recipe.decoding.beam_width, recipe.training.max_history)
     limit = recipe.evaluation.max_questions
     questions = split.test.sample(limit, recipe.seed) if limit else split.test
     results = [evaluate(ranker, questions), *evaluate_baselines(tables.catalogue, split, recipe, questions)]
@@ -120,8 +121,11 @@ def fit(
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": _peak_memory(),
     }
-    model.save_pretrained(out)
-    save_text_tokenizer(recipe.model, layout, out)
+    if isinstance(model, OnePassModel):
+        model.save(out)
+    else:
+        model.save_pretrained(out)
+        save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, table.hash)
     write_bundle(
@@ -143,10 +147,44 @@ def fit(
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
         card=model_card(out.name, recipe, results, tables.hashes, table),
+        vectors=vectors if isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts else None,
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
     return out
+
+
+def _learn_language_model(
+    recipe: Recipe, snapshot: Snapshot, split: Split, counts: np.ndarray, work: Path, embedder: ItemEmbedder, exclude_seen: bool
+) -> tuple[BeamRanker, TrainingResult]:
+    """A language model that writes codes, trained."""
+    sizes, history = snapshot.index.sizes, recipe.training.max_history
+    build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
+    model, layout = build(recipe.model, sizes, 1 + len(sizes) * (history + 1))
+    log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
+    trained = train(
+        model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors
+    )
+    return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
+
+
+def _learn_one_pass(
+    recipe: Recipe, snapshot: Snapshot, split: Split, counts: np.ndarray, work: Path, embedder: ItemEmbedder, exclude_seen: bool
+) -> tuple[OnePassRanker, TrainingResult]:
+    """A network that scores all items at once, trained. It takes minutes, and begins anew when it was killed."""
+    sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width
+    assert snapshot.vectors is not None
+    if "vectors" not in recipe.one_pass.parts:
+        snapshot = replace(snapshot, vectors=None)
+    content = 0 if snapshot.vectors is None else snapshot.vectors.shape[1] - together
+    shape = Shape(
+        recipe.one_pass, sizes, len(counts), content, together if content else 0, recipe.training.max_history,
+        network.hidden_size, network.layers, network.heads, network.feed_forward, network.dropout,
+    )  # fmt: skip
+    model = OnePassModel(shape)
+    log.info("Training a one-pass model of %.1fM weights on %d users", _weights(model) / 1e6, len(split.train))
+    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed)
+    return OnePassRanker(model, TokenLayout.from_scratch(sizes), snapshot, counts), trained
 
 
 def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, questions: Targets) -> list[Result]:

@@ -18,9 +18,10 @@ from genrec.data.splits import QUESTIONS, SPLITS, USER_HOLDOUT
 from genrec.embedding.fused import EmbeddingConfig
 from genrec.errors import SettingError, check_choice, check_integer, nearest
 from genrec.evaluation.baselines import BASELINES, TRAINED
-from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
+from genrec.models.config import DECODER, ENCODER_DECODER, ONE_PASS, ModelConfig
+from genrec.models.one_pass.config import OnePassConfig
 from genrec.tokenizers.base import ItemTokenizer
-from genrec.tokenizers.collisions import check_policy
+from genrec.tokenizers.collisions import MOVING, check_policy
 from genrec.tokenizers.das import DASConfig
 from genrec.tokenizers.families import FAMILIES
 from genrec.tokenizers.fsq import FSQConfig
@@ -150,6 +151,7 @@ class Recipe:
     text: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    one_pass: OnePassConfig = field(default_factory=OnePassConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -161,6 +163,37 @@ class Recipe:
             raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
+        self._check_one_pass()
+
+    def _check_one_pass(self) -> None:
+        """Refuse settings that a one-pass model, or a decoder, would not look at."""
+        if self.model.architecture != ONE_PASS:
+            if self.one_pass != OnePassConfig():
+                raise SettingError(
+                    f"The recipe has settings in one_pass, but model.architecture is {self.model.architecture!r}. Make it "
+                    f"{ONE_PASS!r}, or leave them out."
+                )
+            return
+        usual = TrainingConfig()
+        for name, unlike in {
+            "model.pretrained": self.model.pretrained is not None,
+            "model.head_size": self.model.head_size is not None,
+            "training.distillation": self.training.distillation != usual.distillation,
+            "training.warmup": self.training.warmup != usual.warmup,
+            "training.precision": self.training.precision == "bf16",
+            "training.validation_beam": self.training.validation_beam != usual.validation_beam,
+        }.items():
+            if unlike:
+                raise SettingError(f"{name} is of language models, and model.architecture is 'one-pass'. Leave it out.")
+        kind = check_policy("tokenizer.collision_policy", self.tokenizer.collision_policy)[0]
+        if self.one_pass.shared_codes and not (
+            FAMILIES[self.tokenizer.family].shared_vocabulary and kind in (*MOVING, "shared")
+        ):
+            raise SettingError(
+                "one_pass.shared_codes needs codes that mean the same at every place: tokenizer.family 'fsq' with a "
+                f"collision_policy that adds no code, such as 'shared'; got {self.tokenizer.family!r} and "
+                f"{self.tokenizer.collision_policy!r}."
+            )
 
     def _check_architecture(self) -> None:
         """Refuse settings of training that the model's architecture would not read."""

@@ -28,6 +28,7 @@ from genrec.decoding.explain import Explanation, explain, weigh, weigh_all
 from genrec.decoding.filters import Filter, PreparedFilter, RecentRules, intersection
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker, checked_widths
 from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
@@ -40,7 +41,8 @@ BeamWidth = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item. rank: 1 is best. score: log P(codes | history), natural logarithm, never above 0.
+    """One recommended item. rank: 1 is best. score: log P(codes | history), natural logarithm, never above 0 (a
+    one-pass model that is asked for whole items gives log P(item | history)).
     fields: the catalogue's columns for this item, without the id. explanation: why, where it was asked for."""
 
     item_id: str
@@ -107,17 +109,19 @@ class Recommender:
         self.bundle = bundle
         codes = bundle.codes
         index = CatalogueIndex.load(bundle.folder / INDEX, codes.hash)
-        self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index)
+        self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index, bundle.vectors)
         self.prepared: dict[str, PreparedFilter] = {}
         self.recent_rules = RecentRules()
         if load_model:
-            self.ranker = BeamRanker(
-                bundle.load_model(device),
-                bundle.settings.layout,
-                self.catalogue.current.snapshot,
-                bundle.serving.beam_width,
-                bundle.settings.max_history,
-            )
+            self.ranker = self._make_ranker(device)
+
+    def _make_ranker(self, device: str | None) -> BeamRanker | OnePassRanker:
+        bundle, snapshot = self.bundle, self.catalogue.current.snapshot
+        layout = bundle.settings.layout
+        if bundle.one_pass:
+            return OnePassRanker(bundle.load_one_pass(device), layout, snapshot, bundle.train_counts)
+        width, history = bundle.serving.beam_width, bundle.settings.max_history
+        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history)
 
     @classmethod
     def load(
@@ -146,8 +150,8 @@ class Recommender:
         """
         prepared = self.prepare(histories, _request(k, request), user_ids)
         found = self.ranker.answer(prepared.queries, prepared.version.snapshot, progress=len(prepared.queries) > 1000)
-        codes = prepared.version.snapshot.codes
-        return self.finish(prepared, found, weigh_all(self.ranker, codes, prepared.queries, found) if explain else None)
+        snapshot = prepared.version.snapshot
+        return self.finish(prepared, found, weigh_all(self.ranker, snapshot, prepared.queries, found) if explain else None)
 
     def prepare(self, histories: Sequence[Sequence[str]], asked: Request, user_ids: Sequence[str] | None = None) -> "Prepared":
         """Ids and rules as what a search takes. Raises as `recommend`."""
@@ -189,7 +193,7 @@ class Recommender:
         version = self.catalogue.current
         [row] = self._rows(version, [item_id], "item_id", "raise")
         rows = self._rows(version, history, "history", unsupported)
-        weights = weigh(self.ranker, version.snapshot.codes, rows, int(row), user_id)
+        weights = weigh(self.ranker, version.snapshot, rows, int(row), user_id)
         return explain(version, self.ranker.layout, rows, int(row), weights)
 
     def prepare_filter(
@@ -239,6 +243,10 @@ class Recommender:
     ) -> "Prepared":
         serving, rules = self.bundle.serving, self._rules(version, asked)
         k = serving.k if asked.k is None else asked.k
+        if self.bundle.one_pass and asked.beam_width is not None:
+            raise SettingError(
+                f"beam_width is of the beam search, and this bundle scores every item: leave it out, got {asked.beam_width!r}."
+            )
         seen = serving.exclude_seen if asked.exclude_seen is None else asked.exclude_seen
         widths = checked_widths(asked.beam_width, k, serving.beam_width, self.bundle.settings.layout.levels)
         return Prepared(version, [Query(h, k, widths, seen, rules, user) for h, user in zip(histories, users, strict=True)])

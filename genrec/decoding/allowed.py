@@ -114,6 +114,10 @@ class Allowed:
         flat = position.reshape(len(position), -1)
         return rank - torch.searchsorted(self.excluded, flat).view(position.shape)
 
+    def holds(self, position: Tensor, users: int) -> Tensor | None:
+        """Whether each user's bitmap holds each position int64 [n], exclusions aside: bool [B, n]; None: it holds all."""
+        return None if self.words is None else self._has(position.expand(users, -1))
+
     def _word(self, position: Tensor) -> Tensor:
         """The word of each position in its user's bitmap."""
         word = position >> 4

@@ -4,6 +4,7 @@ In: what `LiveCatalogue` decided, codes included. Out: bytes, and the same chang
 again, in order, gives the same versions with the same hashes; no text is encoded for it.
 """
 
+import base64
 import json
 from dataclasses import dataclass
 
@@ -16,13 +17,15 @@ _HEADER = b"genrec"
 @dataclass(frozen=True, eq=False)
 class Change:
     """about: for people. gone: ids that can no longer be found (those replaced included). items: [n] new rows; codes: int32
-    [n, L]. rollback: hash of the version whose content comes back; then the rest is empty.
+    [n, L]; vectors: float32 [n, D] where the catalogue keeps them. rollback: hash of the version whose content comes back; then
+    the rest is empty.
     """
 
     about: str
     gone: tuple[str, ...] = ()
     items: pa.Table | None = None
     codes: np.ndarray | None = None
+    vectors: np.ndarray | None = None
     rollback: str | None = None
 
     @property
@@ -36,7 +39,9 @@ class Change:
     def encode(self) -> bytes:
         """An Arrow stream: the items as its table, the rest in its metadata."""
         codes = None if self.codes is None else self.codes.tolist()
-        said = {"about": self.about, "gone": self.gone, "codes": codes, "rollback": self.rollback}
+        said: dict = {"about": self.about, "gone": self.gone, "codes": codes, "rollback": self.rollback}
+        if self.vectors is not None:
+            said["vectors"] = base64.b64encode(self.vectors.astype("<f4").tobytes()).decode()
         table = pa.table({}) if self.items is None else self.items
         table = table.replace_schema_metadata({_HEADER: json.dumps(said)})
         sink = pa.BufferOutputStream()
@@ -51,4 +56,7 @@ class Change:
         if said["codes"] is None:
             return cls(said["about"], tuple(said["gone"]), rollback=said["rollback"])
         items = table.replace_schema_metadata(None)
-        return cls(said["about"], tuple(said["gone"]), items, np.array(said["codes"], np.int32))
+        codes = np.array(said["codes"], np.int32)
+        written = base64.b64decode(said["vectors"]) if "vectors" in said else None
+        vectors = None if written is None else np.frombuffer(written, "<f4").reshape(len(codes), -1)
+        return cls(said["about"], tuple(said["gone"]), items, codes, vectors)

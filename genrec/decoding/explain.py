@@ -4,7 +4,7 @@ In: a history and an item. Out: the probability of each of its codes, what each 
 changes when each item of the history is left out. Nothing is estimated: the probabilities multiply to the score, and the
 influence of an item is the score with it minus the score without it.
 
-Legend: `B` pairs of a history and an item, `L` levels.
+Legend: `L` levels, `H` history items that the model reads.
 """
 
 import re
@@ -17,16 +17,14 @@ import pyarrow as pa
 import torch
 
 from genrec.columns import ITEM_ID
+from genrec.decoding.answers import QueryRanker
 from genrec.decoding.live import CatalogueVersion
-from genrec.decoding.ranker import BeamRanker
-from genrec.decoding.snapshot import Query
-from genrec.decoding.steps import start
+from genrec.decoding.snapshot import Query, Snapshot
 from genrec.embedding.text import title_column
 from genrec.errors import DataError
-from genrec.models.tokens import TokenLayout, write_histories
+from genrec.models.tokens import TokenLayout
 
 SAMPLE = 20_000  # items whose words are counted: enough to know what is usual
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -72,57 +70,25 @@ class Explanation:
         return "\n".join(lines)
 
 
-@torch.inference_mode()
-def code_log_probs(
-    ranker: BeamRanker, histories: Sequence[np.ndarray], rows: np.ndarray, codes: np.ndarray, user: str | None = None
-) -> np.ndarray:
-    """log P of each code of item `rows[b]` after history `histories[b]` (catalogue rows): float32 [B, L]; rows sum to scores.
-
-    codes: int [R, L], of every catalogue row. user: whose histories they all are. The model writes the item itself, one code
-    after the other.
-    """
-    device = next(ranker.model.parameters()).device
-    layout, model = ranker.layout, ranker.model
-    was_training = model.training
-    model.eval()
-    found = np.empty((len(rows), layout.levels), np.float32)
-    for begin in range(0, len(rows), BATCH):
-        part = slice(begin, begin + BATCH)
-        latest = [history[-ranker.max_history :] for history in histories[part]]
-        tokens, mask = write_histories(latest, codes, layout, [user] * len(latest))
-        steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
-        wanted = torch.from_numpy(codes[rows[part]].astype(np.int64)).to(device)
-        hidden, first = steps.hidden, layout.base
-        for level, size in enumerate(layout.sizes):
-            code = wanted[:, level : level + 1]
-            log_probs = ranker.head.log_probs(hidden, first, size)
-            found[part, level] = log_probs.gather(-1, code.unsqueeze(-1)).view(-1).cpu().numpy()
-            if level + 1 < layout.levels:
-                hidden = steps.advance(first + code, torch.zeros_like(code))
-            first += size
-    model.train(was_training)
-    return found
-
-
-def weigh(ranker: BeamRanker, codes: np.ndarray, history: np.ndarray, row: int, user: str | None = None) -> np.ndarray:
+def weigh(ranker: QueryRanker, snapshot: Snapshot, history: np.ndarray, row: int, user: str | None = None) -> np.ndarray:
     """What the model says about item `row` after the `history` of `user` (catalogue rows, oldest first): float32 [L + H].
 
     First log P of each code, then for each of the H history items that the model reads (the last `max_history`) the score with
-    it minus the score without it. codes: int [R, L], of every catalogue row.
+    it minus the score without it.
     """
     read = np.asarray(history[-ranker.max_history :], np.int64)
     without = [np.delete(read, place) for place in range(len(read))]
-    log_probs = code_log_probs(ranker, [read, *without], np.full(len(read) + 1, row), codes, user)
+    log_probs = ranker.code_log_probs([read, *without], np.full(len(read) + 1, row), snapshot, user)
     scores = log_probs.sum(axis=1)
     return np.concatenate([log_probs[0], scores[0] - scores[1:]])
 
 
 def weigh_all(
-    ranker: BeamRanker, codes: np.ndarray, queries: Sequence[Query], found: Sequence[tuple[np.ndarray, np.ndarray]]
+    ranker: QueryRanker, snapshot: Snapshot, queries: Sequence[Query], found: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> list[list[np.ndarray]]:
     """`weigh` for every row that was found for every query."""
     return [
-        [weigh(ranker, codes, query.history, int(row), query.user) for row in rows]
+        [weigh(ranker, snapshot, query.history, int(row), query.user) for row in rows]
         for query, (rows, _) in zip(queries, found, strict=True)
     ]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from genrec.errors import BundleError, DataError
 
 LARGEST_SIZE = 65_536  # codes of a level: a code takes one byte up to 256, two up to here
-MOST_LEVELS = 8
+MOST_LEVELS = 256  # as many as OPQ has parts; a beam search takes a step for each
 NOWHERE = 2**31  # above every prefix id
 WALK_TOGETHER = 4096  # tuples looked up at once: each brings all siblings of its prefixes
 

@@ -117,6 +117,7 @@ class LiveCatalogue:
         tie_rank: np.ndarray,
         load_encoders: Callable[[], tuple[ItemEmbedder, ItemTokenizer]] | None = None,
         index: CatalogueIndex | None = None,
+        vectors: np.ndarray | None = None,
         *,
         keep: int = 10,
         merge_after: int = 10_000,
@@ -124,8 +125,9 @@ class LiveCatalogue:
     ) -> None:
         """tie_rank: [R], order among items with the same codes; items added later come after them, in order of arrival.
         load_encoders: what gives new items their codes, called when the first one comes. index: of this catalogue, if there
-        is one already. keep: versions to roll back to. merge_after: rows in the overlay, or removed from the base, after
-        which a new base is built in the background. journal: told every change before it happens; if it raises, nothing does.
+        is one already. vectors: float32 [R, D], kept for new items too, for a model that reads them (None: not kept). keep:
+        versions to roll back to. merge_after: rows in the overlay, or removed from the base, after which a new base is built in
+        the background. journal: told every change before it happens; if it raises, nothing does.
         """
         self.journal = journal
         self.sizes, self.policy = codes.sizes, codes.policy
@@ -134,10 +136,11 @@ class LiveCatalogue:
         # Append-only and shared by all versions: a row never changes once it is written.
         self._codes = np.ascontiguousarray(codes.codes, np.int32)
         self._ranks = np.asarray(tie_rank, np.int64)
+        self._vectors, self._fitted = vectors, np.arange(len(codes))
         self._base = index or CatalogueIndex.build(codes.codes, codes.sizes, tie_rank)
         self._in_base = np.ones(len(codes), bool)
         live = np.ones(len(codes), bool)
-        snapshot = Snapshot(self._base, self._codes)
+        snapshot = Snapshot(self._base, self._codes, None, vectors, self._fitted)
         self._first_rows = dict(zip(catalogue.item_ids.tolist(), range(len(catalogue)), strict=True))
         first = CatalogueVersion(
             0, catalogue.table, snapshot, live, {}, self._first_rows, codes.hash, "as it was fitted", time.time()
@@ -166,7 +169,7 @@ class LiveCatalogue:
                 raise DataError(
                     f"add takes new items, got {len(taken)} that the catalogue has, for example {taken[0]!r}. Use replace."
                 )
-            return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes, vectors)))
+            return self._apply(Change(f"{len(ids)} added", (), items, self._resolve(ids, codes, vectors), self._kept(vectors)))
 
     def vectors(self, items: pa.Table) -> np.ndarray:
         """What `add` would make of the items' texts: float32 [n, D]. It takes as long as the text encoder does."""
@@ -205,15 +208,18 @@ class LiveCatalogue:
             for name in given:
                 after = after.set_column(after.column_names.index(name), name, items.column(name))
             codes = self._codes[rows].copy()
+            told = None if self._vectors is None else self._vectors[rows]
             moved = self._retold(before, after)
             if len(moved):
                 encoded, vectors = self._encode(after.take(pa.array(moved)), None)
+                if told is not None:
+                    told[moved] = vectors
                 other = self._elsewhere(codes[moved], encoded)
                 moved, encoded, vectors = moved[other], encoded[other], vectors[other]
                 if len(moved):
                     codes[moved] = self._resolve([ids[place] for place in moved], encoded, vectors)
             about = f"{len(ids)} replaced, {len(moved)} of them with other codes"
-            return self._apply(Change(about, tuple(ids), after, codes))
+            return self._apply(Change(about, tuple(ids), after, codes, told))
 
     def rollback(self, to: int) -> CatalogueVersion:
         """The content of an earlier version, as a new version. Raises `SettingError` for one that is not kept."""
@@ -319,8 +325,20 @@ class LiveCatalogue:
         _, last, exists = index.expand(node.unsqueeze(0), len(prefix))
         return np.bincount(last[exists].numpy(), minlength=self.sizes[-1])
 
+    def _kept(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Vectors of new items where vectors are kept, checked: float32 [n, D]."""
+        if self._vectors is None:
+            return None
+        if vectors.shape[1] != self._vectors.shape[1]:
+            raise DataError(
+                f"vectors must be {self._vectors.shape[1]} wide, as those of the catalogue, got {vectors.shape[1]}."
+            )
+        return vectors.astype(np.float32)
+
     def _apply(self, change: Change, record: bool = True) -> CatalogueVersion:
         """Make the version that `change` leads to the current one. What the journal cannot take does not happen."""
+        if self._vectors is not None and change.items is not None and change.vectors is None:
+            change = replace(change, vectors=self.vectors(change.items))  # written by a server that keeps none
         now = self.current
         table, live, moved = now.table, now.live.copy(), now.moved
         if change.rollback is not None:
@@ -335,7 +353,7 @@ class LiveCatalogue:
         if change.items is not None and change.codes is not None:
             rows, items = len(live), change.items.cast(table.schema)
             ids = items.column(ITEM_ID).to_pylist()
-            self._append(change.codes, rows)
+            self._append(change.codes, rows, change.vectors, ids)
             live = np.concatenate([live, np.ones(len(ids), bool)])
             moved = moved | {item_id: rows + place for place, item_id in enumerate(ids)}
             table = pa.concat_tables([table, items])
@@ -348,15 +366,21 @@ class LiveCatalogue:
             threading.Thread(target=self.merge, name="genrec-merge", daemon=True).start()
         return version
 
-    def _append(self, codes: np.ndarray, rows: int) -> None:
+    def _append(self, codes: np.ndarray, rows: int, vectors: np.ndarray | None, ids: list[str]) -> None:
         """Write rows behind the `rows` in use. The buffers double when full; versions hold views of what they know."""
         needed = rows + len(codes)
         if needed > len(self._codes):
             room = max(needed, 2 * rows) - len(self._codes)
             self._codes = np.concatenate([self._codes, np.zeros((room, codes.shape[1]), np.int32)])
             self._ranks = np.concatenate([self._ranks, np.zeros(room, np.int64)])
+            self._fitted = np.concatenate([self._fitted, np.zeros(room, np.int64)])
+            if self._vectors is not None:
+                self._vectors = np.concatenate([self._vectors, np.zeros((room, self._vectors.shape[1]), np.float32)])
         self._codes[rows:needed] = codes
         self._ranks[rows:needed] = np.arange(rows, needed)
+        self._fitted[rows:needed] = [self._first_rows.get(item_id, -1) for item_id in ids]
+        if self._vectors is not None and vectors is not None:
+            self._vectors[rows:needed] = vectors
 
     def _version(
         self, number: int, table: pa.Table, live: np.ndarray, moved: dict[str, int], name: str, about: str
@@ -367,7 +391,9 @@ class LiveCatalogue:
             delta = CatalogueIndex.build(self._codes[rows], self.sizes, self._ranks[rows], rows)
             index = Overlay.join(self._base, delta) if len(self._base) else delta
         some_gone = bool((self._in_base & ~live).any())
-        snapshot = Snapshot(index, self._codes[: len(live)], live if some_gone else None)
+        vectors = None if self._vectors is None else self._vectors[: len(live)]
+        gone = live if some_gone else None
+        snapshot = Snapshot(index, self._codes[: len(live)], gone, vectors, self._fitted[: len(live)])
         return CatalogueVersion(number, table, snapshot, live, moved, self._first_rows, name, about, time.time())
 
     def _keep(self, version: CatalogueVersion) -> None:

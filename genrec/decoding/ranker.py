@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from genrec.data.interactions import Histories
+from genrec.decoding.answers import Answer, as_arrays, under_caps
 from genrec.decoding.beam import beam_search, widths_per_level
-from genrec.decoding.diversity import Selection
 from genrec.decoding.snapshot import Query, Rules, Snapshot
-from genrec.decoding.steps import Head, check_model
+from genrec.decoding.steps import Head, check_model, start
 from genrec.errors import SettingError, check_integer
 from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
@@ -26,6 +26,7 @@ from genrec.models.tokens import TokenLayout, write_histories
 STEP_MEMORY = 512 * 2**20
 CPU_STEP_MEMORY = 16 * 2**20  # a CPU has nothing to gain from larger batches, and loses its cache
 WIDEST = 4096
+EXPLAINED = 64  # pairs of a history and an item read together
 
 
 class BeamRanker:
@@ -77,11 +78,7 @@ class BeamRanker:
             Query(histories[user], k, widths, exclude_seen, rules or Rules(), histories.user_ids[user])
             for user in range(len(histories))
         ]
-        rows = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        for user, (its_rows, its_scores) in enumerate(self.answer(queries, snapshot, progress)):
-            rows[user, : len(its_rows)], scores[user, : len(its_rows)] = its_rows, its_scores
-        return rows, scores
+        return as_arrays(self.answer(queries, snapshot, progress), k)
 
     def answer(
         self, queries: Sequence[Query], snapshot: Snapshot | None = None, progress: bool = False
@@ -109,19 +106,44 @@ class BeamRanker:
             self.model.train()
         return answers
 
+    @torch.inference_mode()
+    def code_log_probs(
+        self, histories: Sequence[np.ndarray], rows: np.ndarray, snapshot: Snapshot, user: str | None = None
+    ) -> np.ndarray:
+        """log P of each code of item `rows[b]` after history `histories[b]` (catalogue rows): float32 [B, L], which sum to
+        scores. user: whose histories they all are. The model writes the item itself, one code after the other.
+        """
+        device = next(self.model.parameters()).device
+        layout, model, codes = self.layout, self.model, snapshot.codes
+        was_training = model.training
+        model.eval()
+        found = np.empty((len(rows), layout.levels), np.float32)
+        for begin in range(0, len(rows), EXPLAINED):
+            part = slice(begin, begin + EXPLAINED)
+            latest = [history[-self.max_history :] for history in histories[part]]
+            tokens, mask = write_histories(latest, codes, layout, [user] * len(latest))
+            steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+            wanted = torch.from_numpy(codes[rows[part]].astype(np.int64)).to(device)
+            hidden, first = steps.hidden, layout.base
+            for level, size in enumerate(layout.sizes):
+                code = wanted[:, level : level + 1]
+                log_probs = self.head.log_probs(hidden, first, size)
+                found[part, level] = log_probs.gather(-1, code.unsqueeze(-1)).view(-1).cpu().numpy()
+                if level + 1 < layout.levels:
+                    hidden = steps.advance(first + code, torch.zeros_like(code))
+                first += size
+        model.train(was_training)
+        return found
+
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[tuple[np.ndarray, np.ndarray]]:
-        selections = [Selection(query.rules.caps) for query in queries]
-        waiting = list(range(len(queries)))
-        while waiting:
-            kept_out = [np.concatenate([queries[n].excluded, selections[n].closed()]) for n in waiting]
-            found = self._search([queries[n] for n in waiting], kept_out, snapshot)
-            answered = zip(waiting, *found, strict=True)
+        def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
+            asked = [queries[n] for n in numbers]
+            rows, scores = self._search(asked, kept_out, snapshot)
             # So many come back unless everything allowed did; without caps, k of them are the answer.
-            waiting = [
-                n for n, rows, scores in answered
-                if not selections[n].take(rows[: min(queries[n].widths)], scores, queries[n].k)
-            ]  # fmt: skip
-        return [selection.result() for selection in selections]
+            narrowest = [min(query.widths) for query in asked]
+            return [(rows[n, :width], scores[n, :width]) for n, width in enumerate(narrowest)]
+
+        return under_caps(queries, search)
 
     def _search(self, queries: list[Query], kept_out: list[np.ndarray], snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
         """Rows and scores of the best candidates of each query, without caps: [B, most that any needs]."""

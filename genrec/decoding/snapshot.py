@@ -7,7 +7,7 @@ Legend: `R` catalogue rows (removed ones included: histories may hold them), `P`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,11 +25,17 @@ LONGEST_LIST = 256
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """index: over the rows that can be found; codes: int32 [R, L] of every row; live: bool [R] or None (all rows)."""
+    """index: over the rows that can be found; codes: int32 [R, L] of every row; live: bool [R] or None (all rows).
+
+    What only one-pass models read: vectors, float32 [R, D] or None; fitted, int64 [R], the row that the item had in the fit, -1
+    for one that came later (None: all have the row they had).
+    """
 
     index: Index
     codes: np.ndarray
     live: np.ndarray | None = None
+    vectors: np.ndarray | None = None
+    fitted: np.ndarray | None = None
 
     @classmethod
     def of(cls, codes: np.ndarray, sizes: tuple[int, ...], tie_rank: np.ndarray | None = None) -> "Snapshot":
@@ -90,7 +96,7 @@ class Snapshot:
         if self.index.device == device:
             return self
         if device not in self._elsewhere:
-            self._elsewhere[device] = Snapshot(self.index.to(device), self.codes, self.live)
+            self._elsewhere[device] = replace(self, index=self.index.to(device))
         return self._elsewhere[device]
 
     @cached_property

@@ -84,6 +84,11 @@ class ItemEmbedder:
         self.template = config.template
         self.arrays: dict[str, np.ndarray] = {}
 
+    @property
+    def collaborative_width(self) -> int:
+        """How many of the last numbers of a vector are collaborative."""
+        return self.arrays["content_to_collaborative"].shape[1] if "content_to_collaborative" in self.arrays else 0
+
     def fit(
         self,
         catalogue: Catalogue,

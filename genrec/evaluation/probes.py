@@ -24,6 +24,7 @@ import numpy as np
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Targets
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.errors import DataError, SettingError, check_integer
 from genrec.evaluation.evaluate import markdown_table
@@ -99,7 +100,7 @@ def probe(
 
 
 def probe_model(
-    ranker: BeamRanker,
+    ranker: BeamRanker | OnePassRanker,
     questions: Targets,
     labels: np.ndarray,
     item_vectors: np.ndarray,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from genrec.data.interactions import Histories
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.steps import start
 from genrec.errors import check_integer
@@ -19,11 +20,14 @@ BATCH = 64  # histories read at once
 
 
 @torch.inference_mode()
-def user_vectors_of(ranker: BeamRanker, histories: Histories) -> np.ndarray:
-    """The model's last hidden state after each history, before any code of the next item: [U, H].
+def user_vectors_of(ranker: BeamRanker | OnePassRanker, histories: Histories) -> np.ndarray:
+    """The model's last hidden state after each history, before any code of the next item: [U, H]. A one-pass model has one
+    state per slot, side by side.
 
     The model reads the latest `max_history` items, as when it ranks. An empty history is the start token alone.
     """
+    if isinstance(ranker, OnePassRanker):
+        return _one_pass_vectors(ranker, histories)
     model, device = ranker.model, next(ranker.model.parameters()).device
     kept = np.minimum(histories.lengths, ranker.max_history)
     order = np.argsort(-kept, kind="stable")  # histories of one length together: little padding
@@ -40,6 +44,15 @@ def user_vectors_of(ranker: BeamRanker, histories: Histories) -> np.ndarray:
             found[user] = vector
     model.train(was_training)
     return np.stack(found)
+
+
+def _one_pass_vectors(ranker: OnePassRanker, histories: Histories) -> np.ndarray:
+    snapshot, was_training = ranker.snapshot.to(ranker.device), ranker.model.training
+    ranker.model.eval()
+    users = [histories[user] for user in range(len(histories))]
+    found = [ranker.states(users[begin : begin + BATCH], snapshot).flatten(1).cpu() for begin in range(0, len(users), BATCH)]
+    ranker.model.train(was_training)
+    return torch.cat(found).numpy()
 
 
 def last_item(histories: Histories, item_vectors: np.ndarray) -> np.ndarray:

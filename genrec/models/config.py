@@ -5,23 +5,23 @@ from typing import Literal
 
 from genrec.errors import SettingError, check_choice, check_integer
 
-DECODER, ENCODER_DECODER = ARCHITECTURES = ("decoder", "encoder-decoder")
+DECODER, ENCODER_DECODER, ONE_PASS = ARCHITECTURES = ("decoder", "encoder-decoder", "one-pass")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """architecture: "decoder" (one stack reads the history and writes the codes, a Qwen3 from scratch) or "encoder-decoder"
-    (one reads, another writes, a T5 from scratch as in TIGER).
+    (one reads, another writes, a T5 from scratch as in TIGER); or "one-pass", a network that scores all items at once and has
+    more settings in the section one_pass.
     pretrained: folder or hub name of a causal LM, or of a T5 for an encoder-decoder; None for a model from scratch.
     lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
-    attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of
-    its feed-forward blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the
-    items; 0 for none (TIGER has 2000). dropout: attention and residual
-    dropout of a model from scratch, and the dropout of LoRA adapters.
+    attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
+    blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
+    none (TIGER has 2000). dropout: attention and residual dropout of a model from scratch, and the dropout of LoRA adapters.
     """
 
-    architecture: Literal["decoder", "encoder-decoder"] = "decoder"
+    architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
     pretrained: str | None = None
     lora_rank: int = 16
     hidden_size: int = 128
@@ -40,8 +40,8 @@ class ModelConfig:
         check_integer("model.user_tokens", self.user_tokens, 0)
         if self.user_tokens and self.architecture != ENCODER_DECODER:
             raise SettingError(
-                f"model.user_tokens is for an encoder-decoder, as in TIGER, got {self.user_tokens} with a decoder. Set "
-                f"model.architecture to {ENCODER_DECODER!r}, or leave it out."
+                f"model.user_tokens is for an encoder-decoder, as in TIGER; got {self.user_tokens} with {self.architecture!r}. "
+                f"Set model.architecture to {ENCODER_DECODER!r}, or leave it out."
             )
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)

@@ -1,7 +1,7 @@
 """Engines: many requests at once in, answers out, one search for all that wait.
 
 In: the queries of a request and the version of the catalogue they were made for. Out: a future of rows and scores. An engine
-answers exactly as `BeamRanker.answer` would, one request after the other; it only decides when and with whom. `TorchEngine`
+answers exactly as the ranker's `answer` would, one request after the other; it only decides when and with whom. `TorchEngine`
 searches in a thread of this process.
 
     engine = TorchEngine(recommender.ranker)
@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from genrec.decoding.answers import QueryRanker
 from genrec.decoding.changes import Change
 from genrec.decoding.explain import weigh_all
 from genrec.decoding.live import CatalogueVersion
-from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query, Snapshot
 from genrec.errors import GenrecError, check_integer
 
@@ -94,7 +94,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        ranker: BeamRanker,
+        ranker: QueryRanker,
         batch: int = 64,
         most_waiting: int = 1024,
         observe: Callable[[str, float], None] = lambda name, value: None,
@@ -114,7 +114,7 @@ class TorchEngine:
         return self._put(_Job(len(queries), Future(), queries, version.snapshot))
 
     def weigh(self, queries: Sequence[Query], found: Found, version: CatalogueVersion) -> Future[Weights]:
-        return self.call(lambda: weigh_all(self.ranker, version.snapshot.codes, queries, found))
+        return self.call(lambda: weigh_all(self.ranker, version.snapshot, queries, found))
 
     def changed(self, number: int, change: Change) -> None:
         """A version brings its own snapshot: there is nothing to do."""

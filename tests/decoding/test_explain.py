@@ -12,7 +12,6 @@ from worlds import FAMILIES, brute_force, make_ranker
 import genrec
 from genrec import Recommender
 from genrec.data.interactions import Histories
-from genrec.decoding.explain import code_log_probs
 from genrec.decoding.unconstrained import illegal_rate, unconstrained_search
 from genrec.errors import SettingError, UnknownItemError
 
@@ -78,7 +77,7 @@ def test_code_probabilities_are_those_of_the_model(family: str) -> None:
     codes = np.random.default_rng(0).integers(0, 4, (30, 3))
     ranker = make_ranker((4, 4, 4), codes, 3, family)
     histories = [np.array([1, 2]), np.array([], int), np.arange(9)]
-    found = code_log_probs(ranker, histories, np.array([4, 5, 6]), codes).sum(axis=1)
+    found = ranker.code_log_probs(histories, np.array([4, 5, 6]), ranker.snapshot).sum(axis=1)
     np.testing.assert_allclose(
         found, [brute_force(ranker, h)[row] for h, row in zip(histories, (4, 5, 6), strict=True)], atol=2e-4
     )

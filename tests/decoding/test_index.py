@@ -117,9 +117,9 @@ def test_the_largest_codes_and_most_levels_fit() -> None:
         ([[-1, 0]], (2, 2), "Codes of level 0 must be from 0 to 1, got -1"),
         ([[0, 1]], (2,), r"codes must be whole numbers \[items, 1\]"),
         ([[0.5]], (2,), "codes must be whole numbers"),
-        ([[0] * 9], (2,) * 9, "1 to 8 levels of 1 to 65536 codes"),
-        ([[0]], (65_537,), "1 to 8 levels of 1 to 65536 codes"),
-        ([[0]], (0,), "1 to 8 levels"),
+        ([[0] * 257], (2,) * 257, "1 to 256 levels of 1 to 65536 codes"),
+        ([[0]], (65_537,), "1 to 256 levels of 1 to 65536 codes"),
+        ([[0]], (0,), "1 to 256 levels"),
     ],
 )
 def test_codes_that_cannot_be_are_refused(codes: list, sizes: tuple, message: str) -> None:

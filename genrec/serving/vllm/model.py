@@ -98,8 +98,8 @@ class SearchPooler(Pooler):
                 if rows is None:
                     asked.setdefault(id(version.snapshot), []).append((place, query, version.snapshot))
                 else:
-                    codes = version.snapshot.codes
-                    weights = [weigh(self.recommender.ranker, codes, query.history, int(row), query.user) for row in rows]
+                    ranker, snapshot = self.recommender.ranker, version.snapshot
+                    weights = [weigh(ranker, snapshot, query.history, int(row), query.user) for row in rows]
                     outputs[place] = torch.from_numpy(np.stack(weights)).double()
             except UnknownVersionError:
                 outputs[place] = refusal(STALE)

@@ -1,0 +1,70 @@
+"""Scoring whole catalogues: users per second and memory of the exact search, and recall and speed of the approximate one.
+
+In: nothing; vectors and codes are drawn at random (seed 0), items in clouds so that cells have something to find. Out: a
+Markdown row per catalogue size and way to score.
+
+    python benchmarks/one_pass_scoring.py --items 10000 100000 1000000 [--users 64] [--repeat 3]
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from genrec.decoding.allowed import Allowed
+from genrec.decoding.approximate import CellSearch, recall
+from genrec.decoding.scoring import best_rows, dots, sums
+
+WIDTH, CODES, SIZE, CLOUDS, K = 128, 16, 256, 1000, 10
+PROBES = 16
+
+
+def seconds(work: Callable[[], object], repeat: int) -> float:
+    """The best of some runs, after one that does not count."""
+    work()
+    taken = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--users", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((CLOUDS, WIDTH), np.float32)
+    print(f"{arguments.users} users at once, k {K}, {torch.get_num_threads()} threads, best of {arguments.repeat}")
+    for items in arguments.items:
+        keys = centres[random.integers(0, CLOUDS, items)] + 0.7 * random.standard_normal((items, WIDTH), np.float32)
+        asked = centres[random.integers(0, CLOUDS, arguments.users)] + 0.7 * random.standard_normal((arguments.users, WIDTH))
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        order = torch.arange(items)
+        queries = torch.from_numpy(asked.astype(np.float32))
+        log_probs = torch.randn(arguments.users, CODES * SIZE).log_softmax(-1)
+        tokens = torch.from_numpy((random.integers(0, SIZE, (items, CODES)) + SIZE * np.arange(CODES)).astype(np.int32))
+        cells = CellSearch.build(keys, max(1, int(np.sqrt(items))))
+        by_product, by_sum = dots(queries, torch.from_numpy(keys)), sums(log_probs, tokens)
+        counted, probes, everything = torch.ones(items, dtype=torch.bool), min(PROBES, cells.index.nlist), Allowed()
+        ways: dict[str, Callable[[], object]] = {
+            f"products of width {WIDTH}": partial(best_rows, by_product, items, order, len(queries), K, everything, counted),
+            f"sums over {CODES} codes": partial(best_rows, by_sum, items, order, len(queries), K, everything),
+            f"{cells.index.nlist} cells, {probes} looked at": partial(cells.best, asked, K, probes),
+        }
+        for name, work in ways.items():
+            rate = arguments.users / seconds(work, arguments.repeat)
+            found = recall(cells, asked, keys, K, probes) if "cells" in name else 1.0
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"| {items:,} | {name} | {rate:,.0f} | {found:.3f} | {peak:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

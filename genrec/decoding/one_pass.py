@@ -1,0 +1,199 @@
+"""OnePassRanker: a one-pass model + catalogue + settings as one thing that ranks the catalogue for histories.
+
+In: histories as catalogue rows. Out: the best catalogue rows with their scores, exact. It takes the queries, rules and versions
+of a catalogue that `BeamRanker` takes, and stands where it stands.
+
+The score is log P(item | history): with the loss "codes" the sum of the codes' log-probabilities, else the log of the softmax
+over all items that can be found, whatever the rules of the request leave out.
+
+What an item looks like is made of its row alone and kept, so a new version of the catalogue costs the rows it added. An item
+that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
+
+Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `L` codes per item, `V` codes of all levels,
+`N` items of the fit, `n` some rows, `d` width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from genrec.data.interactions import Histories, pad_histories
+from genrec.decoding.answers import Answer, as_arrays, under_caps
+from genrec.decoding.scoring import Score, best_rows, dots, sums
+from genrec.decoding.snapshot import Query, Rules, Snapshot
+from genrec.errors import SettingError, check_integer
+from genrec.models.one_pass.identifiers import Items
+from genrec.models.one_pass.model import OnePassModel
+from genrec.models.tokens import TokenLayout
+
+BATCH = 128  # queries answered together
+ROWS = 2**16  # catalogue rows whose vectors are made at once
+MOST = 4096  # items that one query may ask for
+
+
+class OnePassRanker:
+    """Ranks by scoring every item. Use one per set of weights: what items look like is kept."""
+
+    def __init__(
+        self, model: OnePassModel, layout: TokenLayout, snapshot: Snapshot, train_counts: np.ndarray, name: str = "genrec"
+    ) -> None:
+        """train_counts: int [N], training events of each item of the fit."""
+        shape = model.shape
+        if tuple(shape.sizes) != tuple(layout.sizes) or tuple(snapshot.index.sizes) != tuple(layout.sizes):
+            raise SettingError(
+                f"The catalogue has codes per level {snapshot.index.sizes}, the model {shape.sizes}: they do not fit."
+            )
+        if len(train_counts) != shape.items:
+            raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
+        self.model, self.layout, self.snapshot, self.name = model, layout, snapshot, name
+        self.max_history = shape.history
+        self._ids = warm_ids(train_counts)
+        self._by_codes = shape.config.loss == "codes"
+        starts = torch.tensor([0, *np.cumsum(shape.sizes)[:-1].tolist()])
+        self._offsets = starts.to(self.device)
+        width = len(shape.sizes) if self._by_codes else shape.slots * shape.width
+        self._made = torch.zeros(0, width, dtype=torch.int32 if self._by_codes else torch.float32, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.start.device
+
+    def rank(
+        self,
+        histories: Histories,
+        k: int,
+        exclude_seen: bool,
+        rules: Rules | None = None,
+        progress: bool = False,
+        snapshot: Snapshot | None = None,
+    ) -> Answer:
+        """The best `k` allowed items per history; see `BeamRanker.rank`.
+
+        Returns (rows int64 [U, k], -1 where fewer are left; scores float32 [U, k], -inf there).
+        """
+        check_integer("k", k, 1, MOST)
+        queries = [Query(histories[user], k, (), exclude_seen, rules or Rules()) for user in range(len(histories))]
+        return as_arrays(self.answer(queries, snapshot, progress), k)
+
+    def answer(self, queries: Sequence[Query], snapshot: Snapshot | None = None, progress: bool = False) -> list[Answer]:
+        """Each query's best min(k, allowed) rows and their scores. No query changes another's answer."""
+        snapshot = (snapshot or self.snapshot).to(self.device)
+        answers: list = [None] * len(queries)
+        order = np.argsort([len(query.history[-self.max_history :]) for query in queries], kind="stable")
+        was_training = self.model.training
+        self.model.eval()
+        with tqdm(total=len(order), desc=f"Ranking with {self.name}", disable=not progress, leave=False) as bar:
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                for place, answer in zip(batch, self._answer_batch([queries[n] for n in batch], snapshot), strict=True):
+                    answers[place] = answer
+                bar.update(len(batch))
+        self.model.train(was_training)
+        return answers
+
+    @torch.inference_mode()
+    def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
+        rows_in_order = snapshot.index.rows_in_order.long()
+        asked = self._asked([query.history for query in queries], snapshot)
+        counted = None if self._by_codes else live_rows(snapshot)
+
+        def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
+            of = torch.tensor(numbers, device=self.device)
+            # With caps, some of what is found does not fit: asking for more saves asking again.
+            k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
+            allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
+            score, catalogue = self._score(asked[of], snapshot), len(snapshot.codes)
+            rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted)
+            return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
+
+        return under_caps(queries, search)
+
+    @torch.inference_mode()
+    def code_log_probs(
+        self, histories: Sequence[np.ndarray], rows: np.ndarray, snapshot: Snapshot, user: str | None = None
+    ) -> np.ndarray:
+        """log P of each code of item `rows[b]` after history `histories[b]`, given the codes before it: float32 [B, L].
+
+        Where whole items are asked for, P of a code is that of all items which begin with the codes up to it, over that of all
+        which begin with the codes before; the last is the item's own share.
+        """
+        snapshot = snapshot.to(self.device)
+        asked = self._asked(histories, snapshot)
+        wanted = torch.from_numpy(snapshot.codes[rows].astype(np.int64)).to(self.device)
+        if self._by_codes:
+            return asked.gather(1, wanted + self._offsets).cpu().numpy()
+        found = np.empty((len(rows), self.layout.levels), np.float32)
+        live = live_rows(snapshot)
+        codes = torch.tensor(snapshot.codes, device=self.device)
+        for number, row in enumerate(rows.tolist()):
+            scores = self._score(asked[number : number + 1], snapshot)(0, len(codes))[0]
+            below = live.clone()
+            below[row] = True  # an item that was removed is weighed as if it were there
+            totals = [scores[below].logsumexp(0)]
+            for level in range(self.layout.levels - 1):
+                below &= codes[:, level] == wanted[number, level]
+                totals.append(scores[below].logsumexp(0))
+            totals.append(scores[row])
+            found[number] = torch.stack(totals).diff().clamp(max=0).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
+        """The model's state after each history: [B, S, d]."""
+        read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
+        known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
+        tokens = self.model.tokens(items_of(snapshot, known, self._ids).to(self.device))
+        starts = np.cumsum([1, *map(len, read)])
+        padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
+        ends = torch.tensor([len(history) for history in read], device=self.device)
+        states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
+        return states[torch.arange(len(read), device=self.device), ends]
+
+    def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
+        """What each history asks of an item: [B, S * d], or [B, V] log-probabilities of codes."""
+        states = self.states(histories, snapshot)
+        if self._by_codes:
+            return self.model.code_log_probs(self.model.code_queries(states))
+        return self.model.weighed(self.model.dot_queries(states))
+
+    def _score(self, asked: Tensor, snapshot: Snapshot) -> Score:
+        return (sums if self._by_codes else dots)(asked, self._items_of(snapshot))
+
+    def _items_of(self, snapshot: Snapshot) -> Tensor:
+        """What every catalogue row is to a score: its vector [R, S * d], or its codes' places [R, L]. New rows are added."""
+        made, rows = self._made, np.arange(len(self._made), len(snapshot.codes))
+        if len(rows):
+            pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+            made = torch.cat([made, *(self._look(snapshot, piece) for piece in pieces)])
+            self._made = made  # one assignment: another thread sees the old ones or the new ones
+        return made
+
+    def _look(self, snapshot: Snapshot, rows: np.ndarray) -> Tensor:
+        items = items_of(snapshot, rows, self._ids).to(self.device)
+        if self._by_codes:
+            return (items.codes + self._offsets).int()
+        return self.model.keys(self.model.tokens(items)).flatten(1)
+
+
+def warm_ids(train_counts: np.ndarray) -> np.ndarray:
+    """Rows of the id table: int64 [N], `N` for an item without training events."""
+    return np.where(train_counts > 0, np.arange(len(train_counts)), len(train_counts)).astype(np.int64)
+
+
+def items_of(snapshot: Snapshot, rows: np.ndarray, ids: np.ndarray) -> Items:
+    """What the model knows of catalogue rows [n]. ids: of the items of the fit, [N]; others have none of their own."""
+    fitted = rows if snapshot.fitted is None else snapshot.fitted[rows]
+    known = np.where((fitted >= 0) & (fitted < len(ids)), ids[np.clip(fitted, 0, len(ids) - 1)], len(ids))
+    return Items.of(snapshot.codes[rows], known, None if snapshot.vectors is None else snapshot.vectors[rows])
+
+
+def live_rows(snapshot: Snapshot) -> Tensor:
+    """Whether each catalogue row can be found: bool [R]."""
+    if snapshot.live is not None:
+        return torch.from_numpy(snapshot.live).to(snapshot.index.device)
+    live = torch.zeros(len(snapshot.codes), dtype=torch.bool, device=snapshot.index.device)
+    live[snapshot.index.rows_in_order.long()] = True
+    return live

@@ -1,0 +1,139 @@
+"""The three choices of a one-pass recommender, their settings, and the shape of one network.
+
+In: the recipe's section `one_pass`. Out: a checked `OnePassConfig`; with the sizes of a catalogue it makes a `Shape`, which
+says all that is needed to build the network again.
+
+Legend: `N` items, `L` codes per item, `S` slots per item, `D` vector width, `d` hidden width.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from genrec.errors import SettingError, check_choice, check_integer
+
+Identifier = Literal["pooled", "codes", "set", "dual"]
+Attention = Literal["hybrid", "blocked", "branches"]
+Loss = Literal["items", "slots", "codes"]
+PARTS = {"pooled": ("codes", "id", "vectors"), "codes": ("codes", "vectors"), "set": ("vectors",), "dual": ("codes", "id")}
+
+
+@dataclass(frozen=True)
+class OnePassConfig:
+    """identifier: what an item looks like going in, "pooled", "codes", "set" or "dual" (docs/one_pass.md). parts: what it is
+    made of, of "codes", "id" and "vectors"; empty for all that the identifier takes. attention: "hybrid", "blocked" or
+    "branches". loss: what is asked after each item, "items", "slots" or "codes".
+    temperature: that cosines are divided by. sampled: items drawn for each step's softmax over items, 0 for the softmax over
+    the whole catalogue. shared_codes: a code means the same at every place, as FSQ's do, and has one embedding for all.
+    cold_id: the id of an item without training events, "zero", or "shared" (one learned row for all of them). id_dropout:
+    share of items that a training step sees without id and collaborative vector, so that the model knows such items.
+    set_tokens: semantic tokens of "set". reconstruction: weight of its auto-encoder's loss. semantic_weight: of the semantic
+    slots in the score with the loss "slots", from 0 to 1; "auto" chooses it on validation.
+    item_alignment, user_alignment: weights of the contrastive losses of "dual", between the two sides of an item and the two
+    states of a user. mask_share: share of codes hidden for the second.
+    """
+
+    identifier: Identifier = "pooled"
+    parts: tuple[str, ...] = ()
+    attention: Attention = "hybrid"
+    loss: Loss = "items"
+    temperature: float = 0.07
+    sampled: int = 0
+    shared_codes: bool = False
+    cold_id: Literal["zero", "shared"] = "zero"
+    id_dropout: float = 0.0
+    set_tokens: int = 4
+    reconstruction: float = 0.7
+    semantic_weight: float | Literal["auto"] = "auto"
+    item_alignment: float = 0.0
+    user_alignment: float = 0.0
+    mask_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_choice("one_pass.identifier", self.identifier, list(PARTS))
+        check_choice("one_pass.attention", self.attention, ["hybrid", "blocked", "branches"])
+        check_choice("one_pass.loss", self.loss, ["items", "slots", "codes"])
+        check_choice("one_pass.cold_id", self.cold_id, ["zero", "shared"])
+        object.__setattr__(self, "parts", tuple(self.parts) or PARTS[self.identifier])
+        for part in self.parts:
+            check_choice(f"one_pass.parts of the identifier {self.identifier!r}", part, PARTS[self.identifier])
+        if self.identifier != "pooled" and "codes" in PARTS[self.identifier] and "codes" not in self.parts:
+            raise SettingError(f"The identifier {self.identifier!r} is made of codes: one_pass.parts must name 'codes'.")
+        if self.identifier == "dual" and "id" not in self.parts:
+            raise SettingError("The identifier 'dual' needs codes and id. Leave one_pass.parts out.")
+        check_integer("one_pass.sampled", self.sampled, 0)
+        check_integer("one_pass.set_tokens", self.set_tokens, 1)
+        if not self.temperature > 0:
+            raise SettingError(f"one_pass.temperature must be above 0, got {self.temperature}.")
+        for name in ("id_dropout", "mask_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"one_pass.{name} must be from 0 to below 1, got {getattr(self, name)}.")
+        for name in ("reconstruction", "item_alignment", "user_alignment"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(f"one_pass.{name} must be 0 or more, got {getattr(self, name)}.")
+        if self.semantic_weight != "auto" and not 0 <= self.semantic_weight <= 1:
+            raise SettingError(f"one_pass.semantic_weight must be 'auto' or from 0 to 1, got {self.semantic_weight}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse what each choice allows and all together do not."""
+        if self.loss == "codes" and self.identifier not in ("pooled", "codes"):
+            raise SettingError(
+                f"one_pass.loss 'codes' asks for codes from one state, or from one per code: the identifier must be 'pooled' "
+                f"or 'codes', got {self.identifier!r}. Choose 'items' or 'slots'."
+            )
+        if self.loss == "slots" and self.identifier == "pooled":
+            raise SettingError("one_pass.loss 'slots' asks every slot, and the identifier 'pooled' has one. Choose 'items'.")
+        if self.loss == "codes" and self.sampled:
+            raise SettingError("one_pass.sampled draws items, and the loss 'codes' asks for codes. Leave it out.")
+        if self.cold_id == "shared" and not self.id_dropout:
+            raise SettingError("one_pass.cold_id 'shared' is learned where ids are hidden. Set one_pass.id_dropout above 0.")
+        if (self.item_alignment or self.user_alignment) and self.identifier != "dual":
+            raise SettingError("one_pass.item_alignment and user_alignment are of the identifier 'dual'. Leave them out.")
+
+    @property
+    def uses_codes(self) -> bool:
+        """Whether codes have embeddings here."""
+        return "codes" in self.parts or self.loss == "codes"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """config: the choices. sizes: codes per level, `L` numbers. items: `N`, rows of the id table. content, collaborative:
+    widths of the two parts of an item's vector, `D` together. history: items that the model reads. The rest: the network, as
+    in `ModelConfig`.
+    """
+
+    config: OnePassConfig
+    sizes: tuple[int, ...]
+    items: int
+    content: int
+    collaborative: int
+    history: int
+    width: int = 128
+    layers: int = 2
+    heads: int = 2
+    feed_forward: int = 512
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if self.config.identifier == "set" and not (self.content and self.collaborative):
+            raise SettingError(
+                "The identifier 'set' has a collaborative token and semantic ones, so the item vectors must have both parts. "
+                "Set text.collaborative_width above 0."
+            )
+
+    @property
+    def slots(self) -> int:
+        """`S`, vectors per item."""
+        return {"pooled": 1, "codes": len(self.sizes), "set": 1 + self.config.set_tokens, "dual": 2}[self.config.identifier]
+
+    @property
+    def places_per_item(self) -> int:
+        """Positions that attention spends on an item: what a step costs."""
+        return self.slots * (2 if self.config.attention == "blocked" else 1)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Shape":
+        """What `dataclasses.asdict` made, perhaps through JSON."""
+        return cls(**{**values, "config": OnePassConfig(**values["config"])})

@@ -1,0 +1,51 @@
+"""A one-pass bundle behind the same server: the facade's answers, new items, a restart, and no vLLM."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from quick import QUICK
+from servers import Running, free_port
+
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.errors import SettingError
+from genrec.fit import fit
+from genrec.recipe import load_recipe
+from genrec.recommender import Recommender
+from genrec.serving.client import Client, ServerError
+from genrec.serving.server import ServerSettings, build_app
+
+
+@pytest.fixture(scope="module")
+def one_pass(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
+    recipe = load_recipe(overrides=QUICK | {"model.family": "one-pass", "tokenizer.collision_policy": "shared"})
+    return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("served") / "shop", recipe)
+
+
+def test_the_server_answers_as_the_facade_and_knows_new_items_after_a_restart(
+    one_pass: Path, start: Callable[..., Running]
+) -> None:
+    recommender = Recommender.load(one_pass)
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    [expected] = recommender.recommend([ids[:3]], k=5, where="price < 20", explain=True)
+    new = {"item_id": "new", "title": "Something that nobody has bought"}
+    with Client(start(bundles={"shop": one_pass}).url) as client:
+        [answer] = client.recommend([ids[:3]], k=5, where="price < 20", explain=True)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        assert [item.score for item in answer.items] == pytest.approx([item.score for item in expected], abs=1e-4)
+        with pytest.raises(ServerError, match="this bundle scores every item"):
+            client.recommend([[]], beam_width=5)
+        client.add_items([new])
+        [before] = client.recommend([["new"]], k=81, exclude_seen=False)
+        assert "new" in {item.item_id for item in before.items}
+    with Client(start(bundles={"shop": one_pass}).url) as client:
+        [after] = client.recommend([["new"]], k=81, exclude_seen=False)
+    assert [item.item_id for item in after.items] == [item.item_id for item in before.items]
+    assert [item.score for item in after.items] == pytest.approx([item.score for item in before.items], abs=1e-4)
+
+
+def test_vllm_is_refused_with_the_engine_that_works(one_pass: Path, tmp_path: Path) -> None:
+    settings = ServerSettings({"shop": one_pass}, f"sqlite:///{tmp_path}/store.db", port=free_port(), engine="vllm")
+    with pytest.raises(SettingError, match="shop is a one-pass model, and vLLM has no place .* Serve it with --engine torch"):
+        build_app(settings)

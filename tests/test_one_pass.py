@@ -1,0 +1,183 @@
+"""One-pass recommenders through the main job and the facade: fit, bundle, recommend, evaluate, serve, new and cold items."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from quick import QUICK
+
+from genrec.bundle import read_bundle
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.data.synthetic import make_shop
+from genrec.errors import BundleError, SettingError
+from genrec.evaluate_bundle import evaluate_bundle
+from genrec.fit import fit
+from genrec.recipe import Recipe, load_recipe
+from genrec.recommender import Recommender
+
+Shop = tuple[Catalogue, Interactions]
+RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+METHODS = ["one_pass", "rpg", "recgpt", "setrec", "h2rec"]
+# The shop is small: fewer and smaller codes, a small network. What makes the method is the recipe's.
+SMALL = {
+    **{name: value for name, value in QUICK.items() if name != "text.collaborative_width"},
+    "model.heads": 2,
+    "training.epochs": 8,
+    "training.batch_tokens": 512,
+}
+SMALLER = {
+    "one_pass": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
+    "rpg": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3, "tokenizer.opq.width": 16},
+    "recgpt": {"tokenizer.fsq.steps": 50, "tokenizer.fsq.grid": [4, 4]},
+    "setrec": {},
+    "h2rec": {"tokenizer.rq_kmeans.codebook_size": 8},
+}
+
+
+def recipe_of(method: str) -> Recipe:
+    return load_recipe(RECIPES / f"{method}.yaml", SMALL | SMALLER[method])
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> dict[str, Path]:
+    """One fitted bundle per shipped recipe."""
+    folder = tmp_path_factory.mktemp("one_pass")
+    return {method: fit(shop[0].table, shop[1].table, folder / method, recipe_of(method)) for method in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shipped_recipe_beats_popularity_on_the_shop(method: str, bundles: dict[str, Path]) -> None:
+    model, popularity, _ = read_bundle(bundles[method]).metrics["test"]
+    assert model["metrics"]["masked"]["ndcg@10"]["mean"] > 1.5 * popularity["metrics"]["masked"]["ndcg@10"]["mean"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bundle_recommends_under_rules_and_explains(method: str, bundles: dict[str, Path], shop: Shop) -> None:
+    recommender = Recommender.load(bundles[method])
+    ids = shop[0].item_ids.tolist()
+    first, new_user = recommender.recommend([ids[:3], []], k=70)
+    assert len(first) == len(new_user) == 70
+    assert not {item.item_id for item in first} & set(ids[:3])
+    assert all(0 >= one.score >= other.score for one, other in itertools.pairwise(first))
+    brand = shop[0].table.column("brand")[7].as_py()
+    [some] = recommender.recommend([ids[:3]], k=5, where=f'brand == "{brand}"', exclude_item_ids=[ids[7]], explain=True)
+    assert some
+    assert all(item.fields["brand"] == brand and item.item_id != ids[7] for item in some)
+    best = some[0]
+    assert best.explanation is not None
+    assert best.explanation.score == pytest.approx(best.score, abs=1e-3)
+    [capped] = recommender.recommend([ids[:3]], k=6, max_per={"brand": 1})
+    assert len({item.fields["brand"] for item in capped}) == len(capped)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_item_added_by_its_text_can_be_recommended_at_once(method: str, bundles: dict[str, Path], shop: Shop) -> None:
+    recommender = Recommender.load(bundles[method])
+    weights = {name: value.clone() for name, value in recommender.ranker.model.state_dict().items()}
+    twin = shop[0].table.slice(4, 1)
+    new = twin.set_column(twin.column_names.index("item_id"), "item_id", pa.array(["new"]))
+    recommender.catalogue.add(new)
+    [everything] = recommender.recommend([[shop[0].item_ids[4]]], k=81, exclude_seen=False)
+    assert "new" in {item.item_id for item in everything}
+    [alone] = recommender.recommend([["new"]], k=1, only_item_ids=["new"], exclude_seen=False)
+    assert [item.item_id for item in alone] == ["new"]
+    assert all((weights[name] == value).all() for name, value in recommender.ranker.model.state_dict().items())
+    recommender.catalogue.remove(["new"])
+    [after] = recommender.recommend([["new"]], k=81, exclude_seen=False)
+    assert "new" not in {item.item_id for item in after}
+
+
+@pytest.fixture(scope="module")
+def before_they_came(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[str], list[list[str]], list[str]]:
+    """A model fitted without any event of ten items; which they are; and what users did before they took one, and which."""
+    catalogue, interactions = make_shop(users=400, items=100, seed=1)
+    cold = np.random.default_rng(0).choice(catalogue.item_ids, 10, replace=False).tolist()
+    known = ~np.isin(np.array(interactions.table.column("item_id").to_pylist(), object), cold)
+    out = tmp_path_factory.mktemp("cold") / "shop"
+    fit(catalogue.table, interactions.table.filter(pa.array(known)), out, recipe_of("one_pass"))
+    histories, taken = [], []
+    for rows in interactions.histories(catalogue).to_lists():
+        history = catalogue.item_ids[rows].tolist()
+        first = next((place for place, item in enumerate(history) if item in cold), 0)
+        if first:
+            histories.append(history[:first])
+            taken.append(history[first])
+    return Recommender.load(out), cold, histories, taken
+
+
+def test_the_right_one_of_the_cold_items_is_found_by_its_content(before_they_came: tuple) -> None:
+    recommender, cold, histories, taken = before_they_came
+    assert not recommender.bundle.train_counts[recommender.bundle.catalogue.rows(np.array(cold, object))].any()
+    places = [
+        [item.item_id for item in items].index(item_id)
+        for items, item_id in zip(recommender.recommend(histories, k=10, only_item_ids=cold), taken, strict=True)
+    ]
+    assert len(places) > 50
+    assert np.mean(places) < 3, "4.5 by chance"
+
+
+def test_cold_items_stand_among_the_others(before_they_came: tuple) -> None:
+    recommender, cold, histories, _ = before_they_came
+    lists = recommender.recommend(histories, k=10)
+    assert any(item.item_id in cold for items in lists for item in items)
+
+
+@pytest.mark.parametrize("method", ["one_pass", "rpg"])
+def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(method: str, bundles: dict[str, Path], shop: Shop) -> None:
+    results = evaluate_bundle(bundles[method], shop[1].table, max_questions=60, baselines=False).evaluation.results
+    assert results[0].to_dict()["metrics"] == read_bundle(bundles[method]).metrics["test"][0]["metrics"]
+
+
+def test_the_same_tables_and_seed_give_the_same_weights(bundles: dict[str, Path], shop: Shop, tmp_path: Path) -> None:
+    again = fit(shop[0].table, shop[1].table, tmp_path / "again", recipe_of("one_pass"))
+    assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
+
+
+def test_what_is_of_the_beam_search_is_refused(bundles: dict[str, Path], shop: Shop) -> None:
+    recommender = Recommender.load(bundles["rpg"])
+    with pytest.raises(SettingError, match="this bundle scores every item: leave it out, got 20"):
+        recommender.recommend([[]], beam_width=20)
+    for asked in ({"beam_width": 5}, {"unconstrained": True}):
+        with pytest.raises(SettingError, match="are of the beam search"):
+            evaluate_bundle(bundles["rpg"], shop[1].table, max_questions=5, baselines=False, **asked)
+    with pytest.raises(BundleError, match="holds a one-pass model, which is no language model"):
+        recommender.bundle.load_model()
+
+
+def test_vectors_lie_in_the_bundle_only_where_the_model_reads_them(bundles: dict[str, Path], tmp_path: Path) -> None:
+    assert read_bundle(bundles["one_pass"]).vectors is not None
+    assert read_bundle(bundles["rpg"]).vectors is None
+    broken = tmp_path / "broken"
+    shutil.copytree(bundles["one_pass"], broken)
+    (broken / "items" / "vectors.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"vectors\.safetensors"):
+        read_bundle(broken)
+
+
+def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> None:
+    assert "scores every item of its catalogue" in (bundles["setrec"] / "README.md").read_text()
+    assert json.loads((bundles["setrec"] / "config.json").read_text())["model_type"] == "genrec-one-pass"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"one_pass.loss": "codes"}, "has settings in one_pass, but model.architecture is 'decoder'"),
+        ({"model.architecture": "one-pass", "model.pretrained": "some/llm"}, "model.pretrained is of language models"),
+        ({"model.architecture": "one-pass", "training.distillation": 0.5}, "training.distillation is of language models"),
+        ({"model.architecture": "one-pass", "training.precision": "bf16"}, "training.precision is of language models"),
+        (
+            {"model.architecture": "one-pass", "one_pass.shared_codes": True},
+            "one_pass.shared_codes needs codes that mean the same",
+        ),
+        ({"model.architecture": "two-pass"}, "model.architecture must be"),
+    ],
+)
+def test_recipes_that_ask_for_both_or_neither_are_refused(overrides: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        load_recipe(overrides=overrides)
