@@ -32,7 +32,7 @@ SMALL = {
 }
 SMALLER = {
     "one_pass": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
-    "rpg": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3, "tokenizer.opq.width": 16},
+    "rpg": {"tokenizer.opq.parts": 12, "tokenizer.opq.bits": 3, "tokenizer.opq.width": 24},  # long codes, as the paper has
     "recgpt": {"tokenizer.fsq.steps": 50, "tokenizer.fsq.grid": [4, 4]},
     "setrec": {},
     "h2rec": {"tokenizer.rq_kmeans.codebook_size": 8},

@@ -18,6 +18,7 @@ from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import DataError, SettingError
 from genrec.models.one_pass.config import OnePassConfig, Shape
+from genrec.models.one_pass.identifiers import Items
 from genrec.models.one_pass.model import OnePassModel
 from genrec.models.tokens import TokenLayout
 
@@ -55,8 +56,6 @@ def by_hand(ranker: OnePassRanker, history: np.ndarray) -> np.ndarray:
     ids = torch.tensor([row if row < 15 else COUNT for row in range(len(codes))])
     vectors = ranker.snapshot.vectors
     known = torch.zeros(len(codes), 0) if vectors is None else torch.from_numpy(vectors)
-    from genrec.models.one_pass.identifiers import Items
-
     with torch.no_grad():
         tokens = model.tokens(Items(codes, ids, known))
         read = torch.tensor(history[-HISTORY:], dtype=torch.int64)

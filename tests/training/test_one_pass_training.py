@@ -173,15 +173,32 @@ def test_items_with_the_very_same_codes_are_no_negatives() -> None:
     torch.testing.assert_close(item_alignment(tokens, codes), (there + back) / 2)
 
 
-def test_without_alignments_the_two_branches_train_as_if_there_were_none() -> None:
-    config = METHODS["h2rec"]
-    base, switched = make(config), make(replace(config, item_alignment=0.0, user_alignment=0.0))
-    items = known(config)
-    for model in (base, switched):
-        torch.manual_seed(3)
-        step_loss(model, items, BATCH).backward()
-    for one, other in zip(base.parameters(), switched.parameters(), strict=True):
-        assert (one.grad is None and other.grad is None) or torch.equal(one.grad, other.grad)
+def test_alignments_are_added_with_their_weights_and_without_them_only_the_next_item_is_asked() -> None:
+    config, items = METHODS["h2rec"], known(METHODS["h2rec"])
+    plain = make(config)
+    tokens = plain.tokens(items)
+    states = plain.states(tokens[torch.tensor([[1, 2, 3]])])[0]
+    both = [torch.nn.functional.normalize(side, dim=-1).flatten(1) for side in (states, tokens)]
+    logits = both[0] @ both[1].T / 2 / config.temperature  # the mean of the two sides' cosines
+    by_hand = torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2, 3, 4])).item()
+    assert step_loss(plain, items, BATCH[:1]).item() == pytest.approx(by_hand, abs=1e-4)
+    aligned = make(replace(config, item_alignment=0.5))
+    met = torch.tensor([1, 2, 3, 4])
+    extra = 0.5 * item_alignment(tokens[met], items.codes[met]).item()
+    assert step_loss(aligned, items, BATCH[:1]).item() == pytest.approx(by_hand + extra, abs=1e-4)
+
+
+def test_the_two_states_of_a_user_are_asked_to_agree() -> None:
+    """Two users with different histories: the loss is that of telling them apart, and it trains the mask and both branches."""
+    config = replace(METHODS["h2rec"], user_alignment=1.0, mask_share=0.5)
+    model, plain, items = make(config), make(METHODS["h2rec"]), known(config)
+    torch.manual_seed(0)
+    extra = step_loss(model, items, BATCH) - step_loss(plain, items, BATCH).detach()
+    assert extra.item() > 0
+    extra.backward()
+    assert model.identifier.mask.grad is not None
+    assert model.identifier.mask.grad.any()
+    assert all(weight.grad.any() for encoder in model.encoders for weight in encoder.parameters() if weight.ndim > 1)
 
 
 def test_a_step_on_one_item_moves_what_shares_its_codes_and_no_other_id() -> None:
