@@ -398,7 +398,7 @@ def test_from_text_to_recommendation_without_a_new_fit(shop_recommender: Recomme
     twin = live.current.fields(np.array([0]))[0]
     live.add(pa.Table.from_pylist([twin | {"item_id": "twin", "price": 1.0}]))
     codes = live.current.snapshot.codes[live.current.rows(["twin", twin["item_id"]])]
-    assert codes[0][:-1].tolist() == codes[1][:-1].tolist(), "the same text has the same codes, up to the suffix"
+    assert codes[0][0] == codes[1][0], "the same text begins with the same code; what people did with it is only expected"
     [only] = shop_recommender.recommend([["twin"]], k=3, only_item_ids=["twin"], exclude_seen=False)
     assert [item.item_id for item in only] == ["twin"]
     assert only[0].fields["price"] == 1.0
