@@ -19,7 +19,7 @@ from genrec.serving.server import ServerSettings, build_app
 
 @pytest.fixture(scope="module")
 def one_pass(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
-    recipe = load_recipe(overrides=QUICK | {"model.family": "one-pass", "tokenizer.collision_policy": "shared"})
+    recipe = load_recipe(overrides=QUICK | {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared"})
     return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("served") / "shop", recipe)
 
 
