@@ -109,7 +109,7 @@ def test_user_tokens_are_rows_behind_the_codes_of_either_model(tmp_path: Path) -
         model, layout = build_encoder_decoder(config, SIZES)
         assert model.get_input_embeddings().weight.shape[0] == layout.vocabulary_size == layout.code_tokens.stop + 7
         save_text_tokenizer(config, layout, tmp_path / "words")
-    with pytest.raises(SettingError, match="model.user_tokens is for an encoder-decoder, as in TIGER, got 7 with a decoder"):
+    with pytest.raises(SettingError, match="model.user_tokens is for an encoder-decoder, as in TIGER; got 7 with"):
         ModelConfig(user_tokens=7)
 
 
@@ -141,7 +141,7 @@ def test_a_pretrained_model_of_another_kind_is_refused(tmp_path: Path, architect
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"architecture": "t5"}, r"model.architecture must be one of \['decoder', 'encoder-decoder'\], got 't5'"),
+        ({"architecture": "t5"}, r"model.architecture must be one of \['decoder', 'encoder-decoder', 'one-pass'\], got 't5'"),
         ({"head_size": 0}, "head_size must be an integer of at least 2, got 0"),
         ({"head_size": 7}, "head_size must be an even number, got 7"),
         ({"heads": 3}, "multiple of 2 .* heads.*Or set head_size"),
