@@ -166,7 +166,7 @@ class Recipe:
         self._check_one_pass()
 
     def _check_one_pass(self) -> None:
-        """Refuse settings that a one-pass model, or a decoder, would not look at."""
+        """Refuse settings that a one-pass model, or a language model, would not look at."""
         if self.model.architecture != ONE_PASS:
             if self.one_pass != OnePassConfig():
                 raise SettingError(

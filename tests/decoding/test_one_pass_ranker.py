@@ -8,28 +8,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import METHODS
 
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Histories
 from genrec.decoding.diversity import Cap, Groups
 from genrec.decoding.live import LiveCatalogue
-from genrec.decoding.one_pass import OnePassRanker
+from genrec.decoding.one_pass import OnePassRanker, items_of
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import DataError, SettingError
-from genrec.models.one_pass.config import OnePassConfig, Shape
+from genrec.evaluation.user_vectors import user_vectors_of
+from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.identifiers import Items
 from genrec.models.one_pass.model import OnePassModel
 from genrec.models.tokens import TokenLayout
 
 COUNT, HISTORY, SIZES = 20, 4, (4, 3)
-METHODS = {
-    "composed": OnePassConfig(),
-    "rpg": OnePassConfig(parts=("codes",), loss="codes"),
-    "recgpt": OnePassConfig(identifier="codes", loss="codes"),
-    "setrec": OnePassConfig(identifier="set", attention="blocked", loss="slots"),
-    "h2rec": OnePassConfig(identifier="dual", attention="branches"),
-}
 
 
 def world(method: str, seed: int = 0) -> OnePassRanker:
@@ -260,3 +255,20 @@ def test_a_ranker_refuses_what_does_not_belong_together() -> None:
         OnePassRanker(ranker.model, ranker.layout, ranker.snapshot, np.ones(3))
     with pytest.raises(SettingError, match="k must be"):
         ranker.rank(Histories.from_lists([[1]]), 0, True)
+
+
+@pytest.mark.parametrize("method", ["composed", "setrec", "h2rec"])
+def test_user_vectors_are_the_states_that_items_are_ranked_by(method: str) -> None:
+    ranker = world(method)
+    histories = Histories.from_lists([[1, 2, 3], [], [4], list(range(10))])
+    vectors = user_vectors_of(ranker, histories)
+    alone = np.concatenate([user_vectors_of(ranker, histories.select(np.array([user]))) for user in range(len(histories))])
+    np.testing.assert_allclose(vectors, alone, atol=1e-5)
+    shape = ranker.model.shape
+    states = torch.from_numpy(vectors).view(len(histories), shape.slots, shape.width)
+    with torch.no_grad():
+        asked = ranker.model.weighed(ranker.model.dot_queries(states))
+        tokens = ranker.model.tokens(items_of(ranker.snapshot, np.arange(COUNT), ranker._ids))
+        best = (asked @ ranker.model.keys(tokens).flatten(1).T).argmax(dim=1)
+    rows, _ = ranker.rank(histories, 1, exclude_seen=False)
+    assert rows[:, 0].tolist() == best.tolist()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from worlds import METHODS
 
 from genrec.errors import SettingError
 from genrec.models.one_pass import network
@@ -19,13 +20,6 @@ from genrec.models.one_pass.network import attention_mask
 
 SIZES = (5, 4, 3)
 COUNT, HISTORY = 12, 6
-METHODS = {
-    "composed": OnePassConfig(),
-    "rpg": OnePassConfig(parts=("codes",), loss="codes"),
-    "recgpt": OnePassConfig(identifier="codes", loss="codes"),
-    "setrec": OnePassConfig(identifier="set", attention="blocked", loss="slots"),
-    "h2rec": OnePassConfig(identifier="dual", attention="branches"),
-}
 
 
 def shape_of(config: OnePassConfig, sizes: tuple[int, ...] = SIZES) -> Shape:

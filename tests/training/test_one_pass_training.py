@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from worlds import METHODS
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets
@@ -20,13 +21,6 @@ from genrec.training.one_pass import step_loss, train_one_pass
 from genrec.training.trainer import TrainingConfig
 
 COUNT, HISTORY, SIZES = 12, 5, (4, 3)
-METHODS = {
-    "composed": OnePassConfig(),
-    "rpg": OnePassConfig(parts=("codes",), loss="codes"),
-    "recgpt": OnePassConfig(identifier="codes", loss="codes"),
-    "setrec": OnePassConfig(identifier="set", attention="blocked", loss="slots"),
-    "h2rec": OnePassConfig(identifier="dual", attention="branches"),
-}
 QUICK = TrainingConfig(epochs=3, batch_tokens=256, learning_rate=1e-2, max_history=HISTORY, validation_users=50)
 
 
