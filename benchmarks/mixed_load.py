@@ -288,10 +288,11 @@ def twin(bundle: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int, int, list[str]]:
-    """How many answers were computed again, how many were wrong, and which acknowledged changes are not there."""
+def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int, list[str], list[str]]:
+    """How many answers were computed again, what was wrong, and which acknowledged changes are not there."""
+    wrong: list[str] = []
     lost: list[str] = []
-    checked = wrong = 0
+    checked = 0
     answers: dict[tuple[str, int, str], list[Seen]] = {}
     for answer in record.answers:
         answers.setdefault((answer.bundle, answer.version, str(answer.rules)), []).append(answer)
@@ -307,9 +308,11 @@ def wrong_answers(record: Record, bundles: list[Path], store: str) -> tuple[int,
                 asked = answers.get((name, version.number, str(rules)), [])
                 if asked:
                     found = recommender.recommend([a.history for a in asked], **rules)
+                    checked += len(asked)
                     for answer, items in zip(asked, found, strict=True):
-                        checked += 1
-                        wrong += not same(answer, [i.item_id for i in items], [i.score for i in items])
+                        ids, scores = [i.item_id for i in items], [i.score for i in items]
+                        if not same(answer, ids, scores):
+                            wrong.append(f"{answer} should have {ids} with {scores}")
             change = next(changes, None)
             if change is None:
                 break
@@ -373,14 +376,14 @@ def main() -> int:
     print(f"engine {arguments.engine}, {arguments.minutes:g} minutes, {arguments.customers} customers, seed {arguments.seed}\n")
     print("| what | |\n| --- | --- |")
     for what, count in {
-        "answers": len(record.answers), "computed again": checked, "wrong answers": wrong, **record.done,
+        "answers": len(record.answers), "computed again": checked, "wrong answers": len(wrong), **record.done,
         "catalogue changes acknowledged": len(record.versions), "changes lost": len(lost),
         "events acknowledged": sum(map(len, record.events.values())), "users with an event lost": len(missing),
         "errors while nothing was up": len(record.errors) - len(strange), "errors at other times": len(strange),
         "seconds with nothing up": round(away), "p50 ms": round(p50), "p99 ms": round(p99),
     }.items():  # fmt: skip
         print(f"| {what} | {count} |")
-    for line in [*lost[:5], *strange[:5]]:
+    for line in [*wrong[:5], *lost[:5], *strange[:5]]:
         print(line, file=sys.stderr)
     return int(bool(wrong or lost or missing or strange or checked < len(record.answers)))
 
