@@ -35,6 +35,7 @@ SERVING = "serving.json"
 COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
+FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 EDITABLE = frozenset({SERVING})
 
 

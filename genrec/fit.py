@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.bundle import BUNDLE, INDEX, ServingSettings, Settings, tie_rank, write_bundle
+from genrec.bundle import BUNDLE, FUSION, INDEX, ServingSettings, Settings, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.data.catalogue import Catalogue
 from genrec.data.splits import Split, Targets, exclude_seen_by_default
@@ -47,6 +47,7 @@ from genrec.published import read_codes
 from genrec.recipe import Recipe
 from genrec.tables import read_tables, split_histories
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
+from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
 from genrec.training.trainer import TrainingResult, train
 
@@ -104,6 +105,11 @@ def fit(
         recipe, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
+    fused: dict[str, Any] | None = None
+    if recipe.fusion.votes and isinstance(ranker, OnePassRanker):
+        texts, most = _item_texts(tables.catalogue, recipe), recipe.training.validation_users
+        ranker.fusion, best = choose_fusion(ranker, split, texts, recipe.fusion, bool(exclude_seen), most, recipe.seed)
+        fused = {"best_ndcg@10": best, **asdict(ranker.fusion.chosen)}
     model, layout = ranker.model, ranker.layout
 
     limit = recipe.evaluation.max_questions
@@ -113,6 +119,7 @@ def fit(
 
     metrics = {
         "validation": {"best_ndcg@10": trained.best, "epoch": trained.epoch, "steps": trained.steps, "epochs": trained.history},
+        "fusion": fused,
         "test": [result.to_dict() for result in results],
         "leaks": [asdict(leak) for leak in leaks],
         "users": len(split.train),
@@ -128,6 +135,8 @@ def fit(
         save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, table.hash)
+    if isinstance(ranker, OnePassRanker) and ranker.fusion:
+        ranker.fusion.save(out / FUSION)
     write_bundle(
         out,
         settings=Settings(

@@ -28,6 +28,7 @@ from genrec.tokenizers.fsq import FSQConfig
 from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAEConfig
+from genrec.training.fusion import FusionConfig
 from genrec.training.trainer import TrainingConfig
 
 
@@ -152,6 +153,7 @@ class Recipe:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     one_pass: OnePassConfig = field(default_factory=OnePassConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -172,6 +174,11 @@ class Recipe:
                 raise SettingError(
                     f"The recipe has settings in one_pass, but model.architecture is {self.model.architecture!r}. Make it "
                     f"{ONE_PASS!r}, or leave them out."
+                )
+            if self.fusion.votes:
+                raise SettingError(
+                    f"fusion.votes needs a score for every item, and model.architecture is {self.model.architecture!r}. "
+                    f"Make it {ONE_PASS!r}, or leave the votes out."
                 )
             return
         usual = TrainingConfig()

@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import INDEX, Bundle, read_bundle
+from genrec.bundle import FUSION, INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
 from genrec.decoding.explain import Explanation, explain, weigh, weigh_all
 from genrec.decoding.filters import Filter, PreparedFilter, RecentRules, intersection
+from genrec.decoding.fusion import Fusion
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.decoding.one_pass import OnePassRanker
@@ -119,7 +120,9 @@ class Recommender:
         bundle, snapshot = self.bundle, self.catalogue.current.snapshot
         layout = bundle.settings.layout
         if bundle.one_pass:
-            return OnePassRanker(bundle.load_one_pass(device), layout, snapshot, bundle.train_counts)
+            path = bundle.folder / FUSION
+            fusion = Fusion.load(path) if path.exists() else None  # before the model, which looks whether the bundle changed
+            return OnePassRanker(bundle.load_one_pass(device), layout, snapshot, bundle.train_counts, fusion=fusion)
         width, history = bundle.serving.beam_width, bundle.settings.max_history
         return BeamRanker(bundle.load_model(device), layout, snapshot, width, history)
 

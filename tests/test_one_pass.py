@@ -22,7 +22,7 @@ from genrec.recommender import Recommender
 
 Shop = tuple[Catalogue, Interactions]
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
-METHODS = ["one_pass", "rpg", "recgpt", "setrec", "h2rec"]
+METHODS = ["one_pass", "fused", "rpg", "recgpt", "setrec", "h2rec"]
 # The shop is small: fewer and smaller codes, a small network. What makes the method is the recipe's.
 SMALL = {
     **{name: value for name, value in QUICK.items() if name != "text.collaborative_width"},
@@ -32,6 +32,7 @@ SMALL = {
 }
 SMALLER = {
     "one_pass": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
+    "fused": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
     "rpg": {"tokenizer.opq.parts": 12, "tokenizer.opq.bits": 3, "tokenizer.opq.width": 24},  # long codes, as the paper has
     "recgpt": {"tokenizer.fsq.steps": 50, "tokenizer.fsq.grid": [4, 4]},
     "setrec": {},
@@ -127,7 +128,7 @@ def test_cold_items_stand_among_the_others(before_they_came: tuple) -> None:
     assert any(item.item_id in cold for items in lists for item in items)
 
 
-@pytest.mark.parametrize("method", ["one_pass", "rpg"])
+@pytest.mark.parametrize("method", ["one_pass", "fused", "rpg"])
 def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(method: str, bundles: dict[str, Path], shop: Shop) -> None:
     results = evaluate_bundle(bundles[method], shop[1].table, max_questions=60, baselines=False).evaluation.results
     assert results[0].to_dict()["metrics"] == read_bundle(bundles[method]).metrics["test"][0]["metrics"]
@@ -147,6 +148,15 @@ def test_what_is_of_the_beam_search_is_refused(bundles: dict[str, Path], shop: S
             evaluate_bundle(bundles["rpg"], shop[1].table, max_questions=5, baselines=False, **asked)
     with pytest.raises(BundleError, match="holds a one-pass model, which is no language model"):
         recommender.bundle.load_model()
+
+
+def test_a_fusion_lies_in_the_bundle_with_what_was_chosen(bundles: dict[str, Path]) -> None:
+    metrics = read_bundle(bundles["fused"]).metrics
+    assert set(metrics["fusion"]["weights"]) == {"cooccurrence", "texts"}
+    assert metrics["fusion"]["best_ndcg@10"] >= metrics["validation"]["best_ndcg@10"] - 1e-6
+    assert Recommender.load(bundles["fused"]).ranker.fusion is not None
+    assert read_bundle(bundles["one_pass"]).metrics["fusion"] is None
+    assert Recommender.load(bundles["one_pass"]).ranker.fusion is None
 
 
 def test_vectors_lie_in_the_bundle_only_where_the_model_reads_them(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -175,6 +185,7 @@ def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> Non
             {"model.architecture": "one-pass", "one_pass.shared_codes": True},
             "one_pass.shared_codes needs codes that mean the same",
         ),
+        ({"fusion.votes": ["texts"]}, "fusion.votes needs a score for every item, and model.architecture is 'decoder'"),
         ({"model.architecture": "two-pass"}, "model.architecture must be"),
     ],
 )

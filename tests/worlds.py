@@ -25,20 +25,11 @@ from transformers import (
 
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
-from genrec.models.one_pass.config import OnePassConfig
 from genrec.models.tokens import TokenLayout
 from tokenizers import Tokenizer, models
 
 ALL = 4096  # a beam wider than any catalogue here
 MAX_HISTORY = 6
-# One-pass recommenders by the choices of their papers.
-METHODS = {
-    "composed": OnePassConfig(),
-    "rpg": OnePassConfig(parts=("codes",), loss="codes"),
-    "recgpt": OnePassConfig(identifier="codes", loss="codes"),
-    "setrec": OnePassConfig(identifier="set", attention="blocked", loss="slots"),
-    "h2rec": OnePassConfig(identifier="dual", attention="branches"),
-}
 FAMILIES = ("qwen3", "llama", "gpt2", "t5")
 T5S = {
     "t5": (T5Config, T5ForConditionalGeneration),

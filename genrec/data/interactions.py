@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy.sparse as sp
 
 from genrec.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from genrec.data.catalogue import RowsById, as_id_column, plain_column, require_columns
@@ -206,3 +207,16 @@ def pad_histories(histories: Iterable[np.ndarray], fill: int) -> np.ndarray:
     for row, items in zip(padded, rows, strict=True):
         row[: len(items)] = items
     return padded
+
+
+def query_matrix(batch: Histories, items: int, decay: float, latest: int | None = None) -> sp.csr_matrix:
+    """How much each item of a history has to say: decay ** (steps before its end), repeats summed: float32 [U, N].
+
+    latest: only so many last items vote (None: all).
+    """
+    age = np.repeat(batch.indptr[1:], batch.lengths) - 1 - np.arange(len(batch.items))
+    users = np.repeat(np.arange(len(batch)), batch.lengths)
+    voting = slice(None) if latest is None else age < latest
+    return sp.csr_matrix(
+        (decay ** age[voting], (users[voting], batch.items[voting])), shape=(len(batch), items), dtype=np.float32
+    )

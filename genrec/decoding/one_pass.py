@@ -4,7 +4,7 @@ In: histories as catalogue rows. Out: the best catalogue rows with their scores,
 of a catalogue that `BeamRanker` takes, and stands where it stands.
 
 The score is log P(item | history): with the loss "codes" the sum of the codes' log-probabilities, else the log of the softmax
-over all items that can be found, whatever the rules of the request leave out.
+over all items that can be found, whatever the rules of the request leave out. With a fusion it is the log of the item's share.
 
 What an item looks like is made of its row alone and kept, so a new version of the catalogue costs the rows it added. An item
 that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
@@ -13,7 +13,7 @@ Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `
 `N` items of the fit, `n` some rows, `d` width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories, pad_histories
 from genrec.decoding.answers import Answer, as_arrays, under_caps
+from genrec.decoding.fusion import Fusion
 from genrec.decoding.scoring import Score, best_rows, dots, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError, check_integer
@@ -38,9 +39,15 @@ class OnePassRanker:
     """Ranks by scoring every item. Use one per set of weights: what items look like is kept."""
 
     def __init__(
-        self, model: OnePassModel, layout: TokenLayout, snapshot: Snapshot, train_counts: np.ndarray, name: str = "genrec"
+        self,
+        model: OnePassModel,
+        layout: TokenLayout,
+        snapshot: Snapshot,
+        train_counts: np.ndarray,
+        name: str = "genrec",
+        fusion: Fusion | None = None,
     ) -> None:
-        """train_counts: int [N], training events of each item of the fit."""
+        """train_counts: int [N], training events of each item of the fit. fusion: what is added to the model's scores."""
         shape = model.shape
         if tuple(shape.sizes) != tuple(layout.sizes) or tuple(snapshot.index.sizes) != tuple(layout.sizes):
             raise SettingError(
@@ -49,7 +56,7 @@ class OnePassRanker:
         if len(train_counts) != shape.items:
             raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
         self.model, self.layout, self.snapshot, self.name = model, layout, snapshot, name
-        self.max_history = shape.history
+        self.max_history, self.fusion = shape.history, fusion
         self._ids = warm_ids(train_counts)
         self._by_codes = shape.config.loss == "codes"
         starts = torch.tensor([0, *np.cumsum(shape.sizes)[:-1].tolist()])
@@ -97,16 +104,15 @@ class OnePassRanker:
     @torch.inference_mode()
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
         rows_in_order = snapshot.index.rows_in_order.long()
-        asked = self._asked([query.history for query in queries], snapshot)
-        counted = None if self._by_codes else live_rows(snapshot)
+        score_of = self._score([query.history for query in queries], snapshot)
+        counted = live_rows(snapshot) if self._by_item else None
 
         def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
-            of = torch.tensor(numbers, device=self.device)
             # With caps, some of what is found does not fit: asking for more saves asking again.
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
-            score, catalogue = self._score(asked[of], snapshot), len(snapshot.codes)
-            rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted)
+            catalogue = len(snapshot.codes)
+            rows, scores = best_rows(score_of(numbers), catalogue, rows_in_order, len(numbers), k, allowed, counted)
             return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
 
         return under_caps(queries, search)
@@ -121,15 +127,15 @@ class OnePassRanker:
         which begin with the codes before; the last is the item's own share.
         """
         snapshot = snapshot.to(self.device)
-        asked = self._asked(histories, snapshot)
         wanted = torch.from_numpy(snapshot.codes[rows].astype(np.int64)).to(self.device)
-        if self._by_codes:
-            return asked.gather(1, wanted + self._offsets).cpu().numpy()
+        if not self._by_item:
+            return self._asked(histories, snapshot).gather(1, wanted + self._offsets).cpu().numpy()
+        score_of = self._score(histories, snapshot)
         found = np.empty((len(rows), self.layout.levels), np.float32)
         live = live_rows(snapshot)
         codes = torch.tensor(snapshot.codes, device=self.device)
         for number, row in enumerate(rows.tolist()):
-            scores = self._score(asked[number : number + 1], snapshot)(0, len(codes))[0]
+            scores = score_of([number])(0, len(codes))[0]
             below = live.clone()
             below[row] = True  # an item that was removed is weighed as if it were there
             totals = [scores[below].logsumexp(0)]
@@ -152,6 +158,15 @@ class OnePassRanker:
         states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
         return states[torch.arange(len(read), device=self.device), ends]
 
+    @torch.inference_mode()
+    def log_probs(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+        """What every row of the ranker's catalogue scores for each history, up to a constant per history: float32 [B, R]."""
+        snapshot, was_training = self.snapshot.to(self.device), self.model.training
+        self.model.eval()
+        found = self._score(histories, snapshot)(range(len(histories)))(0, len(snapshot.codes))
+        self.model.train(was_training)
+        return found.cpu().numpy()
+
     def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
         """What each history asks of an item: [B, S * d], or [B, V] log-probabilities of codes."""
         states = self.states(histories, snapshot)
@@ -159,8 +174,23 @@ class OnePassRanker:
             return self.model.code_log_probs(self.model.code_queries(states))
         return self.model.weighed(self.model.dot_queries(states))
 
-    def _score(self, asked: Tensor, snapshot: Snapshot) -> Score:
-        return (sums if self._by_codes else dots)(asked, self._items_of(snapshot))
+    def _score(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Callable[[Sequence[int]], Score]:
+        """What scores the catalogue for some of the histories, by number."""
+        asked, items = self._asked(histories, snapshot), self._items_of(snapshot)
+
+        def own(numbers: Sequence[int]) -> Score:
+            return (sums if self._by_codes else dots)(asked[torch.tensor(list(numbers), device=self.device)], items)
+
+        fusion, live = self.fusion, live_rows(snapshot)
+        if fusion is None:
+            return own
+        votes = fusion.votes(histories, snapshot.fitted)
+        return lambda numbers: fusion.scores(own(numbers), votes[list(numbers)], live, snapshot.fitted)
+
+    @property
+    def _by_item(self) -> bool:
+        """Whether a score is the share of an item among all, and not the product of its codes' shares."""
+        return not self._by_codes or self.fusion is not None
 
     def _items_of(self, snapshot: Snapshot) -> Tensor:
         """What every catalogue row is to a score: its vector [R, S * d], or its codes' places [R, L]. New rows are added."""

@@ -10,7 +10,7 @@ Legend: `B` users, `P` positions of the code order, `R` catalogue rows, `L` code
 a piece, `E` excluded positions per user, `F` width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -33,6 +33,12 @@ def sums(log_probs: Tensor, tokens: Tensor) -> Score:
     """
     by_code = log_probs.T.contiguous()
     return lambda start, stop: embedding_bag(tokens[start:stop], by_code, mode="sum").T.contiguous()
+
+
+def pieces(rows: int, users: int, cells: int = CELLS) -> Iterator[tuple[int, int]]:
+    """Runs of rows, from `start` to before `stop`, so that `users` times a run is at most `cells` (or it is one row)."""
+    size = max(1, cells // max(1, users))
+    return ((start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def best_rows(
@@ -58,9 +64,7 @@ def best_rows(
     best = torch.full((users, k), -torch.inf, device=device)
     found = torch.full((users, k), -1, dtype=torch.int64, device=device)
     total = torch.full((users, 1), -torch.inf, device=device)
-    size = max(1, cells // max(1, users))
-    for start in range(0, rows, size):
-        stop = min(start + size, rows)
+    for start, stop in pieces(rows, users, cells):
         scores = score(start, stop)
         if counted is not None:
             here = scores if counted[start:stop].all() else scores.masked_fill(~counted[start:stop], -torch.inf)

@@ -48,19 +48,6 @@ def met_items(train: Histories, items: int) -> sp.csr_matrix:
     return met
 
 
-def query_matrix(batch: Histories, items: int, decay: float, latest: int | None = None) -> sp.csr_matrix:
-    """How much each item of a history has to say: decay ** (steps before its end), repeats summed: float32 [U, N].
-
-    latest: only so many last items vote (None: all).
-    """
-    age = np.repeat(batch.indptr[1:], batch.lengths) - 1 - np.arange(len(batch.items))
-    users = np.repeat(np.arange(len(batch)), batch.lengths)
-    voting = slice(None) if latest is None else age < latest
-    return sp.csr_matrix(
-        (decay ** age[voting], (users[voting], batch.items[voting])), shape=(len(batch), items), dtype=np.float32
-    )
-
-
 def popular_where_silent(scores: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     """`scores` [U, N], in place with `popularity` [N] for every history that calls for nothing, the empty one first of all."""
     scores[~scores.any(axis=1)] = popularity

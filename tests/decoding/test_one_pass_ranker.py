@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import METHODS
+from one_pass_worlds import COUNT, HISTORY, METHODS, SIZES, world
 
 from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
@@ -16,33 +16,11 @@ from genrec.data.interactions import Histories
 from genrec.decoding.diversity import Cap, Groups
 from genrec.decoding.live import LiveCatalogue
 from genrec.decoding.one_pass import OnePassRanker, items_of
-from genrec.decoding.snapshot import Query, Rules, Snapshot
+from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError, SettingError
 from genrec.evaluation.user_vectors import user_vectors_of
-from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.identifiers import Items
-from genrec.models.one_pass.model import OnePassModel
 from genrec.models.tokens import TokenLayout
-
-COUNT, HISTORY, SIZES = 20, 4, (4, 3)
-
-
-def world(method: str, seed: int = 0) -> OnePassRanker:
-    """Random codes (some shared), vectors and weights; items 15 to 19 were never met in training."""
-    config = METHODS[method]
-    random = np.random.default_rng(seed)
-    codes = random.integers(0, SIZES, (COUNT, len(SIZES)))
-    vectors = random.standard_normal((COUNT, 10)).astype(np.float32) if "vectors" in config.parts else None
-    counts = np.where(np.arange(COUNT) < 15, 1, 0)
-    torch.manual_seed(seed)
-    widths = (6, 4) if vectors is not None else (0, 0)
-    model = OnePassModel(Shape(config, SIZES, COUNT, *widths, HISTORY, 16, 1, 2, 32, 0.1)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(10)
-    live = Snapshot.of(codes, SIZES)
-    return OnePassRanker(model, TokenLayout.from_scratch(SIZES), Snapshot(live.index, live.codes, None, vectors), counts)
 
 
 def by_hand(ranker: OnePassRanker, history: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.data.interactions import Histories
+from genrec.data.interactions import Histories, query_matrix
 from genrec.errors import SettingError
 from genrec.evaluation.metrics import hit_positions
 from genrec.evaluation.ranking import (
@@ -15,7 +15,6 @@ from genrec.evaluation.ranking import (
     met_items,
     places,
     popular_where_silent,
-    query_matrix,
     top,
 )
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from one_pass_worlds import METHODS
 from torch import Tensor
-from worlds import METHODS
 
 from genrec.errors import SettingError
 from genrec.models.one_pass import network

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from worlds import METHODS
+from one_pass_worlds import METHODS
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from genrec.data.interactions import Histories
+from genrec.data.interactions import Histories, query_matrix
 from genrec.data.splits import Targets
 from genrec.errors import DataError
 from genrec.evaluation.ranking import (
@@ -25,7 +25,6 @@ from genrec.evaluation.ranking import (
     item_counts,
     met_items,
     popular_where_silent,
-    query_matrix,
     rank_by_votes,
 )
 

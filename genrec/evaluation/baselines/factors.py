@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from genrec.data.interactions import Histories
+from genrec.data.interactions import Histories, query_matrix
 from genrec.data.splits import Targets
 from genrec.errors import MissingDependencyError, check_integer
 from genrec.evaluation.ranking import (
@@ -30,7 +30,6 @@ from genrec.evaluation.ranking import (
     item_counts,
     met_items,
     popular_where_silent,
-    query_matrix,
     rank_by_votes,
 )
 

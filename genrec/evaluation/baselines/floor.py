@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
-from genrec.data.interactions import Histories
+from genrec.data.interactions import Histories, query_matrix
 from genrec.data.splits import Targets
 from genrec.errors import SettingError, check_integer
 from genrec.evaluation.baselines.neighbours import text_neighbours
@@ -26,7 +26,6 @@ from genrec.evaluation.ranking import (
     check_decay,
     in_order_of_ids,
     item_counts,
-    query_matrix,
     rank_batches,
     validation_ndcg,
 )

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
-from genrec.data.interactions import Histories
+from genrec.data.interactions import Histories, query_matrix
 from genrec.data.splits import Targets
 from genrec.errors import DataError, SettingError, check_integer
 from genrec.evaluation.ranking import (
@@ -28,7 +28,6 @@ from genrec.evaluation.ranking import (
     item_counts,
     met_items,
     popular_where_silent,
-    query_matrix,
     rank_by_votes,
     top,
 )
