@@ -36,6 +36,7 @@ COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
+SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
 EDITABLE = frozenset({SERVING})
 
 
@@ -108,9 +109,7 @@ class Bundle:
 
     def load_one_pass(self, device: str | None = None) -> OnePassModel:
         """The one-pass model, ready to rank, on `device` (default: a GPU where there is one)."""
-        import torch
-
-        model = OnePassModel.load(self.folder).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = OnePassModel.load(self.folder, device)
         self._check_unchanged()
         return model
 
@@ -145,6 +144,11 @@ class Bundle:
     def one_pass(self) -> bool:
         """Whether the model scores all items at once, instead of writing codes."""
         return self.architecture == ARCHITECTURE
+
+    @property
+    def fused(self) -> bool:
+        """Whether something is added to the model's scores."""
+        return (self.folder / FUSION).exists()
 
     @cached_property
     def vectors(self) -> np.ndarray | None:

@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.bundle import BUNDLE, FUSION, INDEX, ServingSettings, Settings, tie_rank, write_bundle
+from genrec.bundle import BUNDLE, FUSION, INDEX, SCORER, ServingSettings, Settings, read_bundle, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.data.catalogue import Catalogue
 from genrec.data.splits import Split, Targets, exclude_seen_by_default
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.scorer import over_rows, save_scorer
 from genrec.decoding.snapshot import Snapshot
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import default_template, render
-from genrec.errors import BundleError
+from genrec.errors import BundleError, SettingError
 from genrec.evaluation.base import Tunable
 from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_baselines
 from genrec.evaluation.evaluate import Result, evaluate, report_table
@@ -45,7 +46,8 @@ from genrec.models.pretrained import check_pretrained, merged
 from genrec.models.tokens import TokenLayout
 from genrec.published import read_codes
 from genrec.recipe import Recipe
-from genrec.tables import read_tables, split_histories
+from genrec.recommender import Recommender
+from genrec.tables import Tables, read_tables, split_histories
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
@@ -80,6 +82,7 @@ def fit(
     leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from})
     report_leaks(leaks)
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
+    scorer = _open_scorer(recipe, tables) if recipe.fusion.scorer else None
     made_with = {} if published is None else {"codes": published.table.hash}
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite)
     exclude_seen = recipe.decoding.exclude_seen
@@ -106,9 +109,9 @@ def fit(
     )
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
     fused: dict[str, Any] | None = None
-    if recipe.fusion.votes and isinstance(ranker, OnePassRanker):
+    if recipe.fusion.votes:
         texts, most = _item_texts(tables.catalogue, recipe), recipe.training.validation_users
-        ranker.fusion, best = choose_fusion(ranker, split, texts, recipe.fusion, bool(exclude_seen), most, recipe.seed)
+        ranker.fusion, best = choose_fusion(ranker, split, texts, recipe.fusion, bool(exclude_seen), most, recipe.seed, scorer)
         fused = {"best_ndcg@10": best, **asdict(ranker.fusion.chosen)}
     model, layout = ranker.model, ranker.layout
 
@@ -135,14 +138,16 @@ def fit(
         save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, table.hash)
-    if isinstance(ranker, OnePassRanker) and ranker.fusion:
+    if ranker.fusion:
         ranker.fusion.save(out / FUSION)
+    if scorer:
+        save_scorer(scorer, out / SCORER)
     write_bundle(
         out,
         settings=Settings(
             layout.base, layout.sizes, layout.start, layout.pad, recipe.training.max_history, split.repeat_share,
             recipe.decoding.tie_rule,
-            recipe.data.cut | {"questions": recipe.data.questions},
+            _split_settings(recipe),
             layout.users,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
@@ -161,6 +166,27 @@ def fit(
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
     return out
+
+
+def _open_scorer(recipe: Recipe, tables: Tables) -> OnePassRanker:
+    """The one-pass model that votes, over the rows of these tables. Raises `SettingError` for one that may know more than the
+    training part, or other items."""
+    bundle = read_bundle(recipe.fusion.scorer)
+    ranker = Recommender(bundle).ranker
+    if not isinstance(ranker, OnePassRanker):
+        raise SettingError(f"fusion.scorer must be the bundle of a one-pass model, {recipe.fusion.scorer} holds another.")
+    of_scorer, ours = bundle.manifest["data"], tables.hashes
+    same_split = bundle.settings.split == _split_settings(recipe)
+    if any(of_scorer[name] != ours[name] for name in ("items", "interactions")) or not same_split:
+        raise SettingError(
+            f"The bundle {recipe.fusion.scorer} of fusion.scorer was fitted on other tables or another split, and may have "
+            "trained on what is asked here. Fit it on the same tables with the same data section."
+        )
+    return over_rows(ranker, bundle.catalogue.rows(tables.catalogue.item_ids))
+
+
+def _split_settings(recipe: Recipe) -> dict[str, Any]:
+    return recipe.data.cut | {"questions": recipe.data.questions}
 
 
 def _learn_language_model(

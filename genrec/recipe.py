@@ -175,14 +175,10 @@ class Recipe:
                     f"The recipe has settings in one_pass, but model.architecture is {self.model.architecture!r}. Make it "
                     f"{ONE_PASS!r}, or leave them out."
                 )
-            if self.fusion.votes:
-                raise SettingError(
-                    f"fusion.votes needs a score for every item, and model.architecture is {self.model.architecture!r}. "
-                    f"Make it {ONE_PASS!r}, or leave the votes out."
-                )
             return
         usual = TrainingConfig()
         for name, unlike in {
+            "fusion.scorer": self.fusion.scorer,
             "model.pretrained": self.model.pretrained is not None,
             "model.head_size": self.model.head_size is not None,
             "training.distillation": self.training.distillation != usual.distillation,

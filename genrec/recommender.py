@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import FUSION, INDEX, Bundle, read_bundle
+from genrec.bundle import FUSION, INDEX, SCORER, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
@@ -31,6 +31,7 @@ from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker, checked_widths
+from genrec.decoding.scorer import load_scorer
 from genrec.decoding.snapshot import Query, Rules
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
@@ -119,12 +120,13 @@ class Recommender:
     def _make_ranker(self, device: str | None) -> BeamRanker | OnePassRanker:
         bundle, snapshot = self.bundle, self.catalogue.current.snapshot
         layout = bundle.settings.layout
+        # Before the model, which looks whether the bundle has changed meanwhile.
+        scorer = load_scorer(bundle.folder / SCORER, device) if (bundle.folder / SCORER).exists() else None
+        fusion = Fusion.load(bundle.folder / FUSION, scorer) if bundle.fused else None
         if bundle.one_pass:
-            path = bundle.folder / FUSION
-            fusion = Fusion.load(path) if path.exists() else None  # before the model, which looks whether the bundle changed
             return OnePassRanker(bundle.load_one_pass(device), layout, snapshot, bundle.train_counts, fusion=fusion)
         width, history = bundle.serving.beam_width, bundle.settings.max_history
-        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history)
+        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history, fusion=fusion)
 
     @classmethod
     def load(

@@ -30,6 +30,7 @@ SMALL = {
     "training.epochs": 8,
     "training.batch_tokens": 512,
 }
+VOTES_OF_ALL = {"fusion.votes": ["cooccurrence", "texts", "one-pass"]}
 SMALLER = {
     "one_pass": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
     "fused": {"tokenizer.opq.parts": 4, "tokenizer.opq.bits": 3},
@@ -159,6 +160,46 @@ def test_a_fusion_lies_in_the_bundle_with_what_was_chosen(bundles: dict[str, Pat
     assert Recommender.load(bundles["one_pass"]).ranker.fusion is None
 
 
+@pytest.fixture(scope="module")
+def generating(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path], shop: Shop) -> Path:
+    """A language model whose candidates are put in order by co-occurrence and a one-pass model too."""
+    recipe = load_recipe(overrides=QUICK | VOTES_OF_ALL | {"fusion.scorer": str(bundles["one_pass"])})
+    return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("fused") / "shop", recipe)
+
+
+def test_a_language_model_generates_and_a_one_pass_model_scores(
+    generating: Path, bundles: dict[str, Path], shop: Shop, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(generating, moved)  # the bundle is whole: nothing of the scorer's own folder is needed
+    recommender = Recommender.load(moved)
+    metrics = recommender.bundle.metrics
+    assert set(metrics["fusion"]["weights"]) == {"cooccurrence", "texts", "one-pass"}
+    assert metrics["fusion"]["weights"]["one-pass"] + metrics["fusion"]["weights"]["cooccurrence"] > 0
+    ids = shop[0].item_ids.tolist()
+    recommender.catalogue.add(shop[0].table.slice(4, 1).set_column(0, "item_id", pa.array(["new"])))
+    items, of_a_newcomer = recommender.recommend([ids[:3], []], k=20, explain=True)
+    assert len(items) == len(of_a_newcomer) == 20
+    assert all(0 >= one.score >= other.score for one, other in itertools.pairwise(items))
+    results = evaluate_bundle(generating, shop[1].table, max_questions=60, baselines=False).evaluation.results
+    assert results[0].to_dict()["metrics"] == metrics["test"][0]["metrics"]
+
+
+def test_a_scorer_that_may_know_the_answers_is_refused(
+    bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path
+) -> None:
+    def asked(scorer: Path, **more: str) -> None:
+        recipe = load_recipe(overrides=QUICK | VOTES_OF_ALL | {"fusion.scorer": str(scorer)} | more)
+        fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
+
+    with pytest.raises(SettingError, match="other tables or another split"):
+        asked(bundles["one_pass"], **{"data.split": "global-time"})
+    with pytest.raises(SettingError, match="must be the bundle of a one-pass model"):
+        asked(bundle)
+    with pytest.raises(BundleError, match="nowhere"):
+        asked(tmp_path / "nowhere")
+
+
 def test_vectors_lie_in_the_bundle_only_where_the_model_reads_them(bundles: dict[str, Path], tmp_path: Path) -> None:
     assert read_bundle(bundles["one_pass"]).vectors is not None
     assert read_bundle(bundles["rpg"]).vectors is None
@@ -185,7 +226,12 @@ def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> Non
             {"model.architecture": "one-pass", "one_pass.shared_codes": True},
             "one_pass.shared_codes needs codes that mean the same",
         ),
-        ({"fusion.votes": ["texts"]}, "fusion.votes needs a score for every item, and model.architecture is 'decoder'"),
+        ({"fusion.votes": ["one-pass"]}, "need each other"),
+        ({"fusion.scorer": "runs/one_pass"}, "need each other"),
+        (
+            {"model.architecture": "one-pass", "fusion.votes": ["one-pass"], "fusion.scorer": "a"},
+            "fusion.scorer is of language models",
+        ),
         ({"model.architecture": "two-pass"}, "model.architecture must be"),
     ],
 )

@@ -57,6 +57,7 @@ class OnePassRanker:
             raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
         self.model, self.layout, self.snapshot, self.name = model, layout, snapshot, name
         self.max_history, self.fusion = shape.history, fusion
+        self.train_counts = train_counts
         self._ids = warm_ids(train_counts)
         self._by_codes = shape.config.loss == "codes"
         starts = torch.tensor([0, *np.cumsum(shape.sizes)[:-1].tolist()])

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from genrec.data.interactions import Histories
 from genrec.decoding.answers import Answer, as_arrays, under_caps
 from genrec.decoding.beam import beam_search, widths_per_level
+from genrec.decoding.fusion import Fusion
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, check_model, start
 from genrec.errors import SettingError, check_integer
@@ -40,7 +41,9 @@ class BeamRanker:
         beam_width: int,
         max_history: int,
         name: str = "genrec",
+        fusion: Fusion | None = None,
     ) -> None:
+        """fusion: puts the candidates of a search in order, by more than the model says."""
         check_integer("beam_width", beam_width, 1, WIDEST)
         rows = embedding_rows(model)
         if rows < layout.vocabulary_size:
@@ -54,7 +57,7 @@ class BeamRanker:
             )
         check_model(model, 1 + layout.levels * (max_history + 1))
         self.model, self.layout, self.snapshot, self.head = model, layout, snapshot, Head(model)
-        self.beam_width, self.max_history, self.name = beam_width, max_history, name
+        self.beam_width, self.max_history, self.name, self.fusion = beam_width, max_history, name, fusion
 
     def rank(
         self,
@@ -141,6 +144,10 @@ class BeamRanker:
             rows, scores = self._search(asked, kept_out, snapshot)
             # So many come back unless everything allowed did; without caps, k of them are the answer.
             narrowest = [min(query.widths) for query in asked]
+            if self.fusion is not None:
+                beyond = np.arange(rows.shape[1])[None] >= np.array(narrowest)[:, None]  # found for wider queries beside it
+                rows = np.where(beyond, -1, rows)
+                rows, scores = self.fusion.reorder([query.history for query in asked], rows, scores, snapshot.fitted)
             return [(rows[n, :width], scores[n, :width]) for n, width in enumerate(narrowest)]
 
         return under_caps(queries, search)
@@ -158,7 +165,7 @@ class BeamRanker:
             torch.from_numpy(mask).to(device),
             snapshot.index,
             self.layout,
-            max(min(query.widths) if query.rules.caps else query.k for query in queries),
+            max(min(query.widths) if query.rules.caps or self.fusion else query.k for query in queries),
             [query.widths for query in queries],
             snapshot.allowed([query.rules.bitmap for query in queries], kept_out),
         )

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_pass_worlds import COUNT, METHODS, world
+from worlds import brute_force, make_ranker
 
 from genrec.data.interactions import Histories
+from genrec.decoding.diversity import Cap, Groups
 from genrec.decoding.fusion import Fusion, FusionWeights
 from genrec.decoding.one_pass import OnePassRanker
+from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.scorer import load_scorer, over_rows, save_scorer
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError
 
@@ -112,6 +116,71 @@ def test_rows_that_came_after_the_fit_have_no_votes_and_call_for_nothing() -> No
     )[0]
     assert set(rows.tolist()) == set(range(COUNT + 1))
     assert np.isclose(np.exp(scores).sum(), 1, atol=1e-4)
+
+
+WITH_ONE_PASS = FusionWeights(0.5, CHOSEN.weights | {"one-pass": 0.8}, CHOSEN.decay, CHOSEN.latest)
+
+
+def fused_beam(scorer: OnePassRanker | None = None) -> BeamRanker:
+    """A language model with a beam wider than the catalogue, so that every item is a candidate."""
+    ranker = make_ranker((5, 4), np.random.default_rng(3).integers(0, (5, 4), (COUNT, 2)))
+    ranker.fusion = Fusion(matrices(), CHOSEN if scorer is None else WITH_ONE_PASS, scorer)
+    return ranker
+
+
+@pytest.mark.parametrize("with_one_pass", [False, True])
+@given(st.data())
+@settings(max_examples=20)
+def test_a_beam_generates_and_the_formula_puts_its_candidates_in_order(with_one_pass: bool, data: st.DataObject) -> None:
+    scorer = world("composed") if with_one_pass else None
+    ranker = fused_beam(scorer)
+    history = np.array(data.draw(st.lists(st.integers(0, COUNT - 1), max_size=5)), np.int64)
+    only = data.draw(st.none() | st.sets(st.integers(0, COUNT - 1)))
+    k, seen = data.draw(st.integers(1, 8)), data.draw(st.booleans())
+    rules = Rules() if only is None else Rules.of(ranker.snapshot, np.array(sorted(only), np.int64))
+    allowed = sorted((set(range(COUNT)) if only is None else only) - (set(history.tolist()) if seen else set()))
+    log_probs = brute_force(ranker, history)[allowed]
+    expected = np.exp(0.5 * (log_probs - log_probs.max(initial=-np.inf)))
+    expected += Fusion(matrices(), CHOSEN).votes([history]).toarray()[0, allowed]
+    if scorer is not None:
+        ours = scorer.log_probs([history])[0]
+        expected += 0.8 * np.exp(0.5 * (ours - ours.max()))[allowed]
+    [(rows, scores)] = ranker.answer([Query(history, k, (COUNT, COUNT), seen, rules)])
+    assert len(rows) == min(k, len(allowed))
+    assert set(rows.tolist()) <= set(allowed)
+    logs = dict(zip(allowed, np.log(expected / expected.sum()), strict=True))
+    np.testing.assert_allclose(scores, [logs[row] for row in rows.tolist()], atol=2e-4)
+    np.testing.assert_allclose(scores, np.sort(list(logs.values()))[::-1][:k], atol=2e-4)
+
+
+def test_caps_and_neighbours_in_the_batch_do_not_change_what_a_fused_beam_finds() -> None:
+    ranker = fused_beam()
+    caps = (Cap(Groups.of_prefix(ranker.snapshot.codes, 1), 1),)
+    histories = [np.array([1, 2]), np.zeros(0, np.int64), np.array([7])]
+    queries = [
+        Query(histories[0], 3, (20, 20), True),
+        Query(histories[1], 5, (4, 6), False),  # narrower than its neighbours
+        Query(histories[2], 4, (20, 20), True, Rules(caps=caps)),
+    ]
+    together = ranker.answer(queries)
+    for query, (rows, scores) in zip(queries, together, strict=True):
+        [(alone, own)] = ranker.answer([query])
+        assert rows.tolist() == alone.tolist()
+        np.testing.assert_allclose(scores, own, atol=1e-4)
+    firsts = ranker.snapshot.codes[together[2][0], 0]
+    assert len(set(firsts.tolist())) == len(firsts) == 4
+
+
+def test_a_scorer_that_was_saved_says_the_same_over_the_rows_of_another_catalogue(tmp_path: Path) -> None:
+    ranker = world("composed")
+    rows = np.random.default_rng(5).permutation(COUNT)
+    other = over_rows(ranker, rows)
+    save_scorer(other, tmp_path / "scorer")
+    read = load_scorer(tmp_path / "scorer", "cpu")
+    history = np.array([2, 5, 7])
+    expected = ranker.log_probs([rows[history]])[0][rows]
+    for again in (other, read):
+        np.testing.assert_allclose(again.log_probs([history])[0], expected, atol=1e-4)
 
 
 def test_a_fusion_that_was_saved_is_the_same_when_read(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ class OnePassModel(nn.Module):
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "model.safetensors")
 
     @classmethod
-    def load(cls, folder: Path) -> "OnePassModel":
-        """Read what `save` wrote, ready to rank."""
+    def load(cls, folder: Path, device: str | None = None) -> "OnePassModel":
+        """Read what `save` wrote, ready to rank, on `device` (default: a GPU where there is one)."""
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = cls(Shape.from_dict(about["shape"]))
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        return model.eval()
+        return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
