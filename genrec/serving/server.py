@@ -92,11 +92,6 @@ def build_app(
     def load(name: str, folder: Path) -> ServedModel:
         # A link is followed once: whoever points it elsewhere meanwhile changes nothing of what is being loaded.
         recommender = Recommender.load(folder.resolve(), settings.device, load_model=settings.engine == "torch")
-        if settings.engine == "vllm" and recommender.bundle.one_pass:
-            raise SettingError(
-                f"Model {name} is a one-pass model, and vLLM has no place for its attention and its scores. Serve it with "
-                "--engine torch."
-            )
         recommender.recent_rules.observe = partial(metrics.count_rule, name)
         for label, where in settings.filters.items():
             recommender.prepare_filter(label, where=where)

@@ -1,20 +1,18 @@
-"""A one-pass bundle behind the same server: the facade's answers, new items, a restart, and no vLLM."""
+"""A one-pass bundle behind the same server: the facade's answers, new items, a restart."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from quick import QUICK
-from servers import Running, free_port
+from servers import Running
 
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
-from genrec.errors import SettingError
 from genrec.fit import fit
 from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
 from genrec.serving.client import Client, ServerError
-from genrec.serving.server import ServerSettings, build_app
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +41,3 @@ def test_the_server_answers_as_the_facade_and_knows_new_items_after_a_restart(
         [after] = client.recommend([["new"]], k=81, exclude_seen=False)
     assert [item.item_id for item in after.items] == [item.item_id for item in before.items]
     assert [item.score for item in after.items] == pytest.approx([item.score for item in before.items], abs=1e-4)
-
-
-def test_vllm_is_refused_with_the_engine_that_works(one_pass: Path, tmp_path: Path) -> None:
-    settings = ServerSettings({"shop": one_pass}, f"sqlite:///{tmp_path}/store.db", port=free_port(), engine="vllm")
-    with pytest.raises(SettingError, match="shop is a one-pass model, and vLLM has no place .* Serve it with --engine torch"):
-        build_app(settings)

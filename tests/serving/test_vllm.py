@@ -22,16 +22,24 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` has an environment with it")
 
+from quick import QUICK
 from servers import Process, best_by_brute_force, free_port, seq2seq_bundle
 
 from genrec import Recommender
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Interactions
+from genrec.decoding.explain import weigh_all
 from genrec.errors import MissingDependencyError, SettingError
+from genrec.fit import fit
+from genrec.recipe import load_recipe
 from genrec.recommender import Prepared, Request
 from genrec.serving.client import Client, ServerError
 from genrec.serving.engine import ClosedError, Found
 from genrec.serving.security import make_key
 from genrec.serving.vllm.engine import VllmEngine, check_version
 from genrec.serving.vllm.routes import Routes
+
+Shop = tuple[Catalogue, Interactions]
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +170,23 @@ def test_a_t5_is_served_by_the_same_plugin(bundle: Path, tmp_path: Path) -> None
         assert [recommender.bundle.catalogue.item_ids[row] for row in found[0][0]] == best_by_brute_force(
             recommender, ids[:3], 10, lambda fields: True
         )
+    finally:
+        engine.close()
+
+
+def test_a_one_pass_model_with_its_votes_is_served_by_the_same_plugin(shop: Shop, tmp_path: Path) -> None:
+    recipe = load_recipe(overrides=QUICK | {"model.architecture": "one-pass", "fusion.votes": ["cooccurrence", "texts"]})
+    bundle = fit(shop[0].table, shop[1].table, tmp_path / "one_pass", recipe)
+    recommender = Recommender.load(bundle)
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    engine = VllmEngine(bundle)
+    try:
+        prepared = recommender.prepare([ids[:3], [], ids[5:40]], Request(k=20, max_per={"brand": 3}))
+        found = engine.submit(prepared.queries, prepared.version).result()
+        assert_same(recommender, prepared, found)
+        weights = engine.weigh(prepared.queries, found, prepared.version).result()
+        expected = weigh_all(recommender.ranker, prepared.version.snapshot, prepared.queries, found)
+        np.testing.assert_allclose(np.concatenate(weights[0]), np.concatenate(expected[0]), atol=1e-4)
     finally:
         engine.close()
 

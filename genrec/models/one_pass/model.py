@@ -24,6 +24,7 @@ from genrec.models.one_pass.identifiers import IDENTIFIERS, Codes, Items
 from genrec.models.one_pass.network import Encoder, attention_mask
 
 ARCHITECTURE = "GenrecOnePass"  # in config.json, where a transformers model has its class
+MODEL_TYPE = "genrec-one-pass"
 STD = 0.02
 
 
@@ -112,7 +113,7 @@ class OnePassModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        about = {"architectures": [ARCHITECTURE], "model_type": "genrec-one-pass", "shape": asdict(self.shape)}
+        about = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "shape": asdict(self.shape)}
         (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "model.safetensors")
 

@@ -2,8 +2,8 @@
 
 vLLM schedules requests and batches them; one step answers all that it put together. The prompt is a single stand-in token: what
 is asked travels in `PoolingParams.extra_kwargs` (wire.py), and the pooled output is [n, 2], catalogue rows and scores (or what
-explanations are made of). The weights are the bundle's own Hugging Face model, so any model that genrec decodes is served, T5
-included.
+explanations are made of). The weights are the bundle's own model, so whatever genrec ranks with is served, T5 and one-pass
+models included.
 
 vLLM loads this by the entry point `vllm.general_plugins`; nothing in vLLM is changed.
 """
@@ -18,12 +18,14 @@ from collections.abc import Iterable, Set
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.models.interfaces_base import attn_type
 
 from genrec.decoding.changes import Change
 from genrec.decoding.explain import weigh
+from genrec.models.one_pass.model import MODEL_TYPE
 from genrec.recommender import Recommender
 from genrec.serving.vllm.wire import FAILED, STALE, UnknownVersionError, unpack
 
@@ -40,6 +42,14 @@ def register() -> None:
     if multiprocessing.parent_process() is not None:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="genrec-parent", daemon=True).start()
     ModelRegistry.register_model("GenrecForRecommendation", "genrec.serving.vllm.model:GenrecForRecommendation")
+    AutoConfig.register(OnePassAsConfig.model_type, OnePassAsConfig, exist_ok=True)
+
+
+class OnePassAsConfig(PreTrainedConfig):
+    """The config of a one-pass model, as far as vLLM asks. It plans memory for a language model; ours takes none of it."""
+
+    model_type = MODEL_TYPE
+    hidden_size, num_hidden_layers, num_attention_heads, vocab_size, max_position_embeddings = 8, 1, 1, 8, 64
 
 
 def _end_with_parent(parent: int) -> None:
