@@ -10,7 +10,7 @@ What an item looks like is made of its row alone and kept, so a new version of t
 that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
 
 Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `L` codes per item, `V` codes of all levels,
-`N` items of the fit, `n` some rows, `d` width.
+`N` items of the fit, `n` some rows, `w` numbers of a vector that are looked at.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,16 @@ class OnePassRanker:
     """Ranks by scoring every item. Use one per set of weights: what items look like is kept."""
 
     def __init__(
-        self, model: OnePassModel, layout: TokenLayout, snapshot: Snapshot, train_counts: np.ndarray, name: str = "genrec"
+        self,
+        model: OnePassModel,
+        layout: TokenLayout,
+        snapshot: Snapshot,
+        train_counts: np.ndarray,
+        name: str = "genrec",
+        width: int | None = None,
     ) -> None:
-        """train_counts: int [N], training events of each item of the fit."""
+        """train_counts: int [N], training events of each item of the fit. width: how many numbers of a state and of an item are
+        looked at, one of those that were trained to do alone (None: all)."""
         shape = model.shape
         if tuple(shape.sizes) != tuple(layout.sizes) or tuple(snapshot.index.sizes) != tuple(layout.sizes):
             raise SettingError(
@@ -48,18 +55,29 @@ class OnePassRanker:
             )
         if len(train_counts) != shape.items:
             raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
+        self.width = shape.width if width is None else width
+        if self.width not in shape.widths:
+            raise SettingError(
+                f"width must be one that was trained, {' or '.join(map(str, shape.widths))}, got {width}. The recipe's "
+                "one_pass.widths says which a fit trains."
+            )
         self.model, self.layout, self.snapshot, self.name = model, layout, snapshot, name
         self.max_history = shape.history
         self._ids = warm_ids(train_counts)
         self._by_codes = shape.config.loss == "codes"
         starts = torch.tensor([0, *np.cumsum(shape.sizes)[:-1].tolist()])
         self._offsets = starts.to(self.device)
-        width = len(shape.sizes) if self._by_codes else shape.slots * shape.width
-        self._made = torch.zeros(0, width, dtype=torch.int32 if self._by_codes else torch.float32, device=self.device)
+        each = len(shape.sizes) if self._by_codes else shape.slots * self.width
+        self._made = torch.zeros(0, each, dtype=torch.int32 if self._by_codes else torch.float32, device=self.device)
 
     @property
     def device(self) -> torch.device:
         return self.model.start.device
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what is kept of the items that were scored so far."""
+        return self._made.nbytes
 
     def rank(
         self,
@@ -142,7 +160,7 @@ class OnePassRanker:
 
     @torch.inference_mode()
     def states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
-        """The model's state after each history: [B, S, d]."""
+        """The model's state after each history, the numbers of it that are looked at: [B, S, w]."""
         read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
         known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
         tokens = self.model.tokens(items_of(snapshot, known, self._ids).to(self.device))
@@ -150,10 +168,10 @@ class OnePassRanker:
         padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
         ends = torch.tensor([len(history) for history in read], device=self.device)
         states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
-        return states[torch.arange(len(read), device=self.device), ends]
+        return states[torch.arange(len(read), device=self.device), ends, :, : self.width]
 
     def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
-        """What each history asks of an item: [B, S * d], or [B, V] log-probabilities of codes."""
+        """What each history asks of an item: [B, S * w], or [B, V] log-probabilities of codes."""
         states = self.states(histories, snapshot)
         if self._by_codes:
             return self.model.code_log_probs(self.model.code_queries(states))
@@ -163,7 +181,7 @@ class OnePassRanker:
         return (sums if self._by_codes else dots)(asked, self._items_of(snapshot))
 
     def _items_of(self, snapshot: Snapshot) -> Tensor:
-        """What every catalogue row is to a score: its vector [R, S * d], or its codes' places [R, L]. New rows are added."""
+        """What every catalogue row is to a score: its vector [R, S * w], or its codes' places [R, L]. New rows are added."""
         made, rows = self._made, np.arange(len(self._made), len(snapshot.codes))
         if len(rows):
             pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
@@ -175,7 +193,7 @@ class OnePassRanker:
         items = items_of(snapshot, rows, self._ids).to(self.device)
         if self._by_codes:
             return (items.codes + self._offsets).int()
-        return self.model.keys(self.model.tokens(items)).flatten(1)
+        return self.model.keys(self.model.tokens(items)[..., : self.width]).flatten(1)
 
 
 def warm_ids(train_counts: np.ndarray) -> np.ndarray:

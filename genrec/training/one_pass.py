@@ -7,10 +7,12 @@ In: a model, what is known of the items, a split and the catalogue. Out: the mod
 Losses, each a mean over positions: "items", cross-entropy of the next item over all items that training met, or over drawn
 ones with log-Q correction (see `sequence_losses`); "slots", the same for each slot (SETRec, arXiv 2502.10833); "codes", the
 mean over the codes' cross-entropies (RPG, arXiv 2506.05781; with a slot per code the shift-by-item loss of RecGPT, arXiv
-2506.06270). Beside them what the identifier brings: SETRec's reconstruction, H2Rec's alignments (`alignment.py`).
+2506.06270). Beside them what the identifier brings: SETRec's reconstruction, H2Rec's alignments (`alignment.py`). With
+`one_pass.widths`, the first two are asked of the first numbers of state and item too, and the loss is the mean over the widths
+and the whole (Matryoshka, arXiv 2205.13147; fMRLRec, arXiv 2409.16627, cuts the weights of the network as well).
 
 Legend: `B` windows, `T` items of the longest, `P` positions that are asked, `N` items, `S` slots per item, `L` codes per item,
-`n` items that a step needs, `d` width.
+`n` items that a step needs, `d` width, `w` width that is asked, `F` numbers of a product.
 """
 
 import logging
@@ -150,12 +152,7 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
         loss = torch.stack(losses).mean()
     else:
         own = places[asked]
-        queries, keys = model.dot_queries(told), model.keys(tokens)
-        pairs = (
-            [(queries[:, slot], keys[:, slot]) for slot in range(keys.shape[1])]
-            if choice.loss == "slots"
-            else [(model.weighed(queries), keys.flatten(1))]
-        )
+        pairs = [pair for width in model.shape.widths for pair in _pairs(model, told[..., :width], tokens[..., :width])]
         if drawn is None or expected is None:
             losses = [full_cross_entropy(query, key, own) for query, key in pairs]
         else:
@@ -163,6 +160,15 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
             losses = [sampled_cross_entropy(query, key, own, place, expected) for query, key in pairs]
         loss = torch.stack(losses).mean()
     return loss + _beside(model, some, tokens, before, states, places, asked)
+
+
+def _pairs(model: OnePassModel, told: Tensor, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Queries [P, F] and keys [n, F] of every softmax over items: one for each slot, or one for all of them. told: states
+    [P, S, w]; tokens: slots [n, S, w]."""
+    queries, keys = model.dot_queries(told), model.keys(tokens)
+    if model.shape.config.loss == "slots":
+        return [(queries[:, slot], keys[:, slot]) for slot in range(keys.shape[1])]
+    return [(model.weighed(queries), keys.flatten(1))]
 
 
 def _beside(

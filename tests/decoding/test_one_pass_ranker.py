@@ -1,6 +1,8 @@
 """OnePassRanker: what it finds is what scoring every item by hand finds, under any rules and in a catalogue that changes."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +29,10 @@ from genrec.models.tokens import TokenLayout
 COUNT, HISTORY, SIZES = 20, 4, (4, 3)
 
 
-def world(method: str, seed: int = 0) -> OnePassRanker:
-    """Random codes (some shared), vectors and weights; items 15 to 19 were never met in training."""
-    config = METHODS[method]
+def world(method: str, seed: int = 0, width: int | None = None, **settings: Any) -> OnePassRanker:
+    """Random codes (some shared), vectors and weights; items 15 to 19 were never met in training. settings: others than the
+    method's."""
+    config = replace(METHODS[method], **settings)
     random = np.random.default_rng(seed)
     codes = random.integers(0, SIZES, (COUNT, len(SIZES)))
     vectors = random.standard_normal((COUNT, 10)).astype(np.float32) if "vectors" in config.parts else None
@@ -42,7 +45,8 @@ def world(method: str, seed: int = 0) -> OnePassRanker:
             if parameter.ndim > 1:
                 parameter.mul_(10)
     live = Snapshot.of(codes, SIZES)
-    return OnePassRanker(model, TokenLayout.from_scratch(SIZES), Snapshot(live.index, live.codes, None, vectors), counts)
+    snapshot = Snapshot(live.index, live.codes, None, vectors)
+    return OnePassRanker(model, TokenLayout.from_scratch(SIZES), snapshot, counts, width=width)
 
 
 def by_hand(ranker: OnePassRanker, history: np.ndarray) -> np.ndarray:
@@ -59,7 +63,8 @@ def by_hand(ranker: OnePassRanker, history: np.ndarray) -> np.ndarray:
             logits = model.code_queries(state)[0]
             each = [(model.code_keys(level) @ logits[level]).log_softmax(0)[codes[:, level]] for level in range(len(SIZES))]
             return torch.stack(each).sum(dim=0).numpy()
-        cosines = torch.nn.functional.cosine_similarity(state[0][None], tokens, dim=-1) / model.shape.config.temperature
+        state, tokens = state[0][None, :, : ranker.width], tokens[..., : ranker.width]
+        cosines = torch.nn.functional.cosine_similarity(state, tokens, dim=-1) / model.shape.config.temperature
         return (cosines * model.weights).sum(dim=1).log_softmax(0).numpy()
 
 
@@ -80,6 +85,34 @@ def test_the_answer_is_that_of_scoring_every_item(method: str, seed: int, data: 
         np.testing.assert_allclose(scores[user, : len(found)], exact[found], atol=2e-4)
         np.testing.assert_allclose(exact[found], np.sort(exact[allowed])[::-1][:k], atol=2e-4)
         assert (np.diff(scores[user, : len(found)]) <= 0).all()
+
+
+@given(st.sampled_from(["composed", "setrec", "h2rec"]), st.sampled_from([4, 8, 16]), st.integers(0, 50), st.integers(1, 8))
+def test_the_answer_at_a_width_is_that_of_scoring_every_item_at_it(method: str, width: int, seed: int, k: int) -> None:
+    ranker = world(method, seed, width, widths=(4, 8))
+    for history in ([], [3], [1, 2, 3, 4, 5]):
+        exact = by_hand(ranker, np.array(history, np.int64))
+        [rows], [scores] = ranker.rank(Histories.from_lists([history]), k, False)
+        np.testing.assert_allclose(scores, exact[rows], atol=2e-4)
+        np.testing.assert_allclose(scores, np.sort(exact)[::-1][:k], atol=2e-4)
+        told = ranker.code_log_probs([np.array(history, np.int64)], rows[:1], ranker.snapshot)
+        assert told.sum() == pytest.approx(scores[0], abs=2e-4)
+
+
+@pytest.mark.parametrize(("method", "slots"), [("composed", 1), ("setrec", 5)])
+def test_only_the_numbers_that_are_looked_at_are_kept(method: str, slots: int) -> None:
+    for width in (4, 8, 16):
+        ranker = world(method, 0, width, widths=(4, 8))
+        assert ranker.kept_bytes == 0
+        ranker.rank(Histories.from_lists([[1]]), 3, False)
+        assert ranker.kept_bytes == COUNT * slots * width * 4
+
+
+def test_a_width_that_was_not_trained_is_refused() -> None:
+    with pytest.raises(SettingError, match="width must be one that was trained, 4 or 8 or 16, got 12"):
+        world("composed", 0, 12, widths=(4, 8))
+    with pytest.raises(SettingError, match="width must be one that was trained, 16, got 8"):
+        world("rpg", 0, 8)
 
 
 @pytest.mark.parametrize("method", ["rpg", "recgpt"])
@@ -257,18 +290,19 @@ def test_a_ranker_refuses_what_does_not_belong_together() -> None:
         ranker.rank(Histories.from_lists([[1]]), 0, True)
 
 
+@pytest.mark.parametrize("width", [8, 16])
 @pytest.mark.parametrize("method", ["composed", "setrec", "h2rec"])
-def test_user_vectors_are_the_states_that_items_are_ranked_by(method: str) -> None:
-    ranker = world(method)
+def test_user_vectors_are_the_states_that_items_are_ranked_by(method: str, width: int) -> None:
+    ranker = world(method, 0, width, widths=(8,))
     histories = Histories.from_lists([[1, 2, 3], [], [4], list(range(10))])
     vectors = user_vectors_of(ranker, histories)
     alone = np.concatenate([user_vectors_of(ranker, histories.select(np.array([user]))) for user in range(len(histories))])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
     shape = ranker.model.shape
-    states = torch.from_numpy(vectors).view(len(histories), shape.slots, shape.width)
+    states = torch.from_numpy(vectors).view(len(histories), shape.slots, width)
     with torch.no_grad():
         asked = ranker.model.weighed(ranker.model.dot_queries(states))
-        tokens = ranker.model.tokens(items_of(ranker.snapshot, np.arange(COUNT), ranker._ids))
+        tokens = ranker.model.tokens(items_of(ranker.snapshot, np.arange(COUNT), ranker._ids))[..., :width]
         best = (asked @ ranker.model.keys(tokens).flatten(1).T).argmax(dim=1)
     rows, _ = ranker.rank(histories, 1, exclude_seen=False)
     assert rows[:, 0].tolist() == best.tolist()

@@ -331,11 +331,19 @@ def test_a_model_survives_being_saved_and_loaded(method: str, tmp_path: Path) ->
         ({"id_dropout": 1.0}, "id_dropout must be from 0 to below 1"),
         ({"semantic_weight": 1.5}, "semantic_weight must be 'auto' or from 0 to 1"),
         ({"sampled": -1}, "one_pass.sampled must be"),
+        ({"widths": (0,)}, "one_pass.widths"),
+        ({"widths": (8,), "loss": "codes"}, "one_pass.widths cut vectors of items"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         OnePassConfig(**settings)
+
+
+def test_widths_are_sorted_below_the_whole_and_end_with_it() -> None:
+    assert Shape(OnePassConfig(widths=(8, 4, 8)), SIZES, COUNT, 6, 4, HISTORY, 16).widths == (4, 8, 16)
+    with pytest.raises(SettingError, match="must be below model.hidden_size, which is 16 and always trained, got 16"):
+        Shape(OnePassConfig(widths=(4, 16)), SIZES, COUNT, 6, 4, HISTORY, 16)
 
 
 def test_a_set_needs_both_kinds_of_vectors() -> None:
