@@ -16,7 +16,7 @@ import torch
 
 from genrec.decoding.allowed import Allowed
 from genrec.decoding.one_pass import OnePassRanker, live_rows
-from genrec.decoding.scoring import best_rows, dots
+from genrec.decoding.scoring import best_rows
 from genrec.decoding.snapshot import Query
 from genrec.evaluate_bundle import evaluate_bundle
 from genrec.recommender import Recommender
@@ -67,12 +67,19 @@ def main() -> None:
         print(f"| {width} | {quality[0]:.4f} | {quality[1]:.4f} | {scoring:,.0f} | {request:,.0f} | {ranker.kept_bytes:,} |")
 
 
+@torch.inference_mode()
 def scoring_of(ranker: OnePassRanker, queries: list[Query]) -> Callable[[], object]:
     """The scoring alone: users and items are vectors already."""
     snapshot = ranker.snapshot.to(ranker.device)
-    asked, keys = ranker._asked([query.history for query in queries], snapshot), ranker._items_of(snapshot)
+    asked, shares = ranker._asked([query.history for query in queries], snapshot)
     order, live = snapshot.index.rows_in_order.long(), live_rows(snapshot)
-    return lambda: best_rows(dots(asked, keys), len(keys), order, len(asked), K, Allowed(), live)
+
+    @torch.inference_mode()
+    def work() -> object:
+        score = ranker._score(asked, shares, snapshot, live)
+        return best_rows(score, len(live), order, len(asked), K, Allowed(), live)
+
+    return work
 
 
 if __name__ == "__main__":

@@ -140,8 +140,9 @@ def test_the_same_tables_and_seed_give_the_same_weights(bundles: dict[str, Path]
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Path:
-    """A bundle of several widths."""
-    recipe = load_recipe(RECIPES / "one_pass.yaml", SMALL | SMALLER["one_pass"] | {"one_pass.widths": [8, 16]})
+    """A bundle of several widths, and of a mixture of several states."""
+    more = {"one_pass.widths": [8, 16], "one_pass.mixture": 3, "one_pass.mixture_decay": 0.5}
+    recipe = load_recipe(RECIPES / "one_pass.yaml", SMALL | SMALLER["one_pass"] | more)
     return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("several") / "shop", recipe)
 
 
@@ -164,6 +165,18 @@ def test_one_bundle_is_served_at_each_of_its_widths(several: Path, shop: Shop, t
     (copy / "serving.json").write_text(json.dumps(serving))
     assert Recommender.load(copy).recommend([history], k=1, exclude_seen=False)[0][0].score == scores[0]
     assert Recommender.load(copy, width=32).ranker.width == 32
+
+
+def test_a_bundle_of_a_mixture_keeps_its_weights_and_explains_its_scores(several: Path, shop: Shop) -> None:
+    recommender = Recommender.load(several)
+    assert recommender.ranker.model.mixture.tolist() == [1, 0.5, 0.25]
+    [items] = recommender.recommend([shop[0].item_ids[:4].tolist()], k=3, explain=True)
+    for item in items:
+        assert item.explanation.score == pytest.approx(item.score, abs=1e-3)
+        assert len(item.explanation.history) == 4
+    before = read_bundle(several).metrics["test"][0]["metrics"]
+    again = evaluate_bundle(several, shop[1].table, max_questions=60, baselines=False).evaluation.results[0]
+    assert again.to_dict()["metrics"] == before
 
 
 def test_a_width_beats_popularity_and_is_named_in_its_evaluation(several: Path, shop: Shop) -> None:

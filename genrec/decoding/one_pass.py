@@ -4,13 +4,15 @@ In: histories as catalogue rows. Out: the best catalogue rows with their scores,
 of a catalogue that `BeamRanker` takes, and stands where it stands.
 
 The score is log P(item | history): with the loss "codes" the sum of the codes' log-probabilities, else the log of the softmax
-over all items that can be found, whatever the rules of the request leave out.
+over all items that can be found, whatever the rules of the request leave out. With `one_pass.mixture`, the probability is the
+weighed mean of those after the last few items: a user who wants several things is several vectors (the idea of kNN-Embed, arXiv
+2205.06205, without its clusters and neighbours, and exact).
 
 What an item looks like is made of its row alone and kept, so a new version of the catalogue costs the rows it added. An item
 that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
 
 Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `L` codes per item, `V` codes of all levels,
-`N` items of the fit, `n` some rows, `w` numbers of a vector that are looked at.
+`N` items of the fit, `n` some rows, `w` numbers of a vector that are looked at, `M` states of a mixture.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories, pad_histories
 from genrec.decoding.answers import Answer, as_arrays, under_caps
-from genrec.decoding.scoring import Score, best_rows, dots, sums
+from genrec.decoding.scoring import CELLS, Score, best_rows, dots, mixed, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError, check_integer
 from genrec.models.one_pass.identifiers import Items
@@ -115,7 +117,7 @@ class OnePassRanker:
     @torch.inference_mode()
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
         rows_in_order = snapshot.index.rows_in_order.long()
-        asked = self._asked([query.history for query in queries], snapshot)
+        asked, shares = self._asked([query.history for query in queries], snapshot)
         counted = None if self._by_codes else live_rows(snapshot)
 
         def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
@@ -123,8 +125,9 @@ class OnePassRanker:
             # With caps, some of what is found does not fit: asking for more saves asking again.
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
-            score, catalogue = self._score(asked[of], snapshot), len(snapshot.codes)
-            rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted)
+            score, catalogue = self._score(asked[of], shares[of], snapshot, counted), len(snapshot.codes)
+            cells = CELLS // shares.shape[1]
+            rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted, cells)
             return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
 
         return under_caps(queries, search)
@@ -139,17 +142,20 @@ class OnePassRanker:
         which begin with the codes before; the last is the item's own share.
         """
         snapshot = snapshot.to(self.device)
-        asked = self._asked(histories, snapshot)
+        asked, shares = self._asked(histories, snapshot)
         wanted = torch.from_numpy(snapshot.codes[rows].astype(np.int64)).to(self.device)
         if self._by_codes:
-            return asked.gather(1, wanted + self._offsets).cpu().numpy()
+            places = (wanted + self._offsets).unsqueeze(1).expand(-1, shares.shape[1], -1)
+            so_far = (asked.gather(2, places).cumsum(dim=2) + shares.unsqueeze(-1)).logsumexp(dim=1)
+            return so_far.diff(dim=1, prepend=so_far.new_zeros(len(rows), 1)).clamp(max=0).cpu().numpy()
         found = np.empty((len(rows), self.layout.levels), np.float32)
         live = live_rows(snapshot)
         codes = torch.tensor(snapshot.codes, device=self.device)
         for number, row in enumerate(rows.tolist()):
-            scores = self._score(asked[number : number + 1], snapshot)(0, len(codes))[0]
             below = live.clone()
             below[row] = True  # an item that was removed is weighed as if it were there
+            one = slice(number, number + 1)
+            scores = self._score(asked[one], shares[one], snapshot, below)(0, len(codes))[0]
             totals = [scores[below].logsumexp(0)]
             for level in range(self.layout.levels - 1):
                 below &= codes[:, level] == wanted[number, level]
@@ -161,6 +167,11 @@ class OnePassRanker:
     @torch.inference_mode()
     def states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
         """The model's state after each history, the numbers of it that are looked at: [B, S, w]."""
+        return self._latest_states(histories, snapshot)[0][:, 0]
+
+    def _latest_states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """The states after the last item of each history, after the one before it, and so on: [B, M, S, w]; and the logarithm
+        of what each weighs in the mixture: [B, M], -inf where a history has fewer items."""
         read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
         known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
         tokens = self.model.tokens(items_of(snapshot, known, self._ids).to(self.device))
@@ -168,17 +179,27 @@ class OnePassRanker:
         padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
         ends = torch.tensor([len(history) for history in read], device=self.device)
         states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
-        return states[torch.arange(len(read), device=self.device), ends, :, : self.width]
+        weights = self.model.mixture[self.model.mixture > 0][: max(1, padded.shape[1])]
+        after = ends[:, None] - torch.arange(len(weights), device=self.device)  # so many items
+        # The state before the first item knows nothing of the user: it speaks only where there is no other.
+        shares = weights.log().masked_fill(after < ends[:, None].clamp(max=1), -torch.inf).log_softmax(dim=1)
+        user = torch.arange(len(read), device=self.device)[:, None]
+        return states[user, after.clamp(min=0)][..., : self.width], shares
 
-    def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
-        """What each history asks of an item: [B, S * w], or [B, V] log-probabilities of codes."""
-        states = self.states(histories, snapshot)
+    def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """What the states of each history ask of an item: [B, M, S * w], or [B, M, V] log-probabilities of codes; and the
+        logarithm of what each state weighs: [B, M]."""
+        states, shares = self._latest_states(histories, snapshot)
         if self._by_codes:
-            return self.model.code_log_probs(self.model.code_queries(states))
-        return self.model.weighed(self.model.dot_queries(states))
+            told = self.model.code_log_probs(self.model.code_queries(states.flatten(0, 1)))
+            return told.unflatten(0, shares.shape), shares
+        return self.model.weighed(self.model.dot_queries(states)), shares
 
-    def _score(self, asked: Tensor, snapshot: Snapshot) -> Score:
-        return (sums if self._by_codes else dots)(asked, self._items_of(snapshot))
+    def _score(self, asked: Tensor, shares: Tensor, snapshot: Snapshot, counted: Tensor | None) -> Score:
+        """The scores of catalogue rows for each user. Of one state they are made log-probabilities later, of a mixture they are
+        such already. counted: bool [R], rows that the softmax of each state is over (None: codes, normalised before)."""
+        score = (sums if self._by_codes else dots)(asked.flatten(0, 1), self._items_of(snapshot))
+        return score if shares.shape[1] == 1 else mixed(score, shares, len(snapshot.codes), counted)
 
     def _items_of(self, snapshot: Snapshot) -> Tensor:
         """What every catalogue row is to a score: its vector [R, S * w], or its codes' places [R, L]. New rows are added."""

@@ -17,6 +17,7 @@ Legend: `B` windows, `T` items of the longest, `P` positions that are asked, `N`
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ from genrec.training.trainer import METRIC, TrainingConfig, TrainingResult
 log = logging.getLogger(__name__)
 
 FULL_SOFTMAX_UP_TO = 200_000  # items: beyond it, a step over the whole catalogue takes seconds
-SEMANTIC_WEIGHTS = np.linspace(0, 1, 11)  # tried on validation
+WEIGHTS = np.linspace(0, 1, 11)  # tried on validation
 
 
 def train_one_pass(
@@ -85,6 +86,7 @@ def _train(
     sampler = Sampler(counts[counts > 0], choice.sampled) if choice.sampled else None
     if choice.loss == "slots":
         _weigh_semantic(model, 0.5 if choice.semantic_weight == "auto" else choice.semantic_weight)
+    _weigh_states(model, 0.0 if choice.mixture_decay == "auto" else choice.mixture_decay)
 
     def score() -> float:
         return _validation(model, snapshot, counts, questions, exclude_seen)
@@ -111,7 +113,9 @@ def _train(
         raise SettingError("Training diverged: weights are no numbers. Lower training.learning_rate.")
     reached = scores[best]
     if choice.loss == "slots" and choice.semantic_weight == "auto":
-        reached = _choose_semantic_weight(model, score)
+        reached = _choose(partial(_weigh_semantic, model), score, "Weight of the semantic slots")
+    if choice.mixture > 1 and choice.mixture_decay == "auto":
+        reached = _choose(partial(_weigh_states, model), score, "Decay of the mixture of states")
     return TrainingResult(reached, float(best + 1), len(scores) * per_epoch, history)
 
 
@@ -203,13 +207,18 @@ def _weigh_semantic(model: OnePassModel, weight: float) -> None:
     model.weights[0] = 1 - weight
 
 
-def _choose_semantic_weight(model: OnePassModel, score: Callable[[], float]) -> float:
+def _weigh_states(model: OnePassModel, decay: float) -> None:
+    """Give the state after the last item 1, and each state before it `decay` times what the one after it has."""
+    model.mixture.copy_(decay ** torch.arange(len(model.mixture)))
+
+
+def _choose(weigh: Callable[[float], None], score: Callable[[], float], name: str) -> float:
     """Leave the weight with the best validation score, the first of equals; that score."""
     found = []
-    for weight in SEMANTIC_WEIGHTS:
-        _weigh_semantic(model, float(weight))
+    for weight in WEIGHTS:
+        weigh(float(weight))
         found.append(score())
     best = int(np.argmax(found))
-    _weigh_semantic(model, float(SEMANTIC_WEIGHTS[best]))
-    log.info("Weight of the semantic slots, chosen on validation: %.1f", SEMANTIC_WEIGHTS[best])
+    weigh(float(WEIGHTS[best]))
+    log.info("%s, chosen on validation: %.1f", name, WEIGHTS[best])
     return found[best]

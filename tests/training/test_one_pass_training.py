@@ -290,6 +290,40 @@ def test_the_weight_of_the_semantic_slots_is_chosen_on_validation_or_kept() -> N
     torch.testing.assert_close(model.weights, torch.tensor([0.7, 0.3, 0.3, 0.3, 0.3]))
 
 
+def test_the_decay_of_a_mixture_is_chosen_on_validation_or_kept() -> None:
+    counts, split = np.ones(COUNT, np.int64), walks()
+    config = replace(METHODS["composed"], mixture=3)
+    model = make(config)
+    result = train_one_pass(model, snapshot_of(config), counts, split, QUICK, True)
+    decay = float(model.mixture[1])
+    torch.testing.assert_close(model.mixture, torch.tensor([1, decay, decay**2]))
+    assert round(10 * decay) == pytest.approx(10 * decay, abs=1e-5)
+    assert result.best >= max(entry["eval_ndcg@10"] for entry in result.history)
+    plain = make(METHODS["composed"])
+    train_one_pass(plain, snapshot_of(METHODS["composed"]), counts, split, QUICK, True)
+    assert all(torch.equal(one, same) for one, same in zip(model.parameters(), plain.parameters(), strict=True))
+    fixed = replace(config, mixture_decay=0.5)
+    model = make(fixed)
+    train_one_pass(model, snapshot_of(fixed), counts, split, QUICK, True)
+    torch.testing.assert_close(model.mixture, torch.tensor([1, 0.5, 0.25]))
+
+
+def test_a_mixture_answers_the_interest_that_the_last_item_says_nothing_of() -> None:
+    """Items go in pairs. A user took the first of one pair, then of another, and it is the first pair that is made whole."""
+    firsts = range(0, COUNT, 2)
+    lists = [[first, first + 1] for first in firsts for _ in range(8)]
+    train = Histories.from_lists(lists, [f"u{n}" for n in range(len(lists))])
+    halves = [[first, other] for first in firsts for other in firsts if first != other]
+    questions = Targets(Histories.from_lists(halves), np.array([first + 1 for first, _ in halves]))
+    split, longer = Split("leave-one-out", train, questions, questions, 0.0), replace(QUICK, epochs=25, patience=25)
+
+    def reached(config: OnePassConfig) -> float:
+        return train_one_pass(make(config), snapshot_of(config), np.ones(COUNT, np.int64), split, longer, True).best
+
+    config = METHODS["composed"]
+    assert reached(replace(config, mixture=2, mixture_decay=1.0)) > reached(config) + 0.1
+
+
 def test_a_catalogue_too_large_for_the_full_softmax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_pass, "FULL_SOFTMAX_UP_TO", 5)
     config = METHODS["composed"]
