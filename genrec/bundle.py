@@ -64,17 +64,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """What a user may change in `serving.json` without a new fit: beam_width, k, exclude_seen."""
+    """What a user may change in `serving.json` without a new fit: beam_width, k, exclude_seen; and width, of a one-pass model:
+    how many numbers of a vector are looked at, one of those that were trained (None: all)."""
 
     beam_width: int
     k: int
     exclude_seen: bool
+    width: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("beam_width", self.beam_width, 1, 512)
         check_integer("k", self.k, 1, self.beam_width)
         if not isinstance(self.exclude_seen, bool):
             raise SettingError(f"exclude_seen must be true or false, got {self.exclude_seen!r}.")
+        if self.width is not None:
+            check_integer("width", self.width, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,4 +239,4 @@ def _read_serving(folder: Path) -> ServingSettings:
     try:
         return ServingSettings(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise BundleError(f"{path} cannot be used: {error} It takes beam_width, k and exclude_seen.") from None
+        raise BundleError(f"{path} cannot be used: {error} It takes beam_width, k, exclude_seen and width.") from None

@@ -125,6 +125,7 @@ def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help="map a column, as in fit")
     verb.add_argument("--part", choices=["validation", "test"], default="test")
     verb.add_argument("--beam-width", type=int, metavar="W")
+    verb.add_argument("--width", type=int, metavar="W", help="of a one-pass model fitted with one_pass.widths; as it is served")
     verb.add_argument("--max-questions", type=int, default=0, metavar="N", help="draw this many questions; 0 for all")
     verb.add_argument(
         "--questions", choices=["all", "warm", "cold"], help="targets with (warm) or without (cold) training events; as in fit"
@@ -326,7 +327,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     _, events = _split_columns(args.columns)
     report = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
-        not args.no_baselines, args.illegal_rate, args.questions, args.strict, args.probes,
+        not args.no_baselines, args.illegal_rate, args.questions, args.strict, args.probes, args.width,
     )  # fmt: skip
     results = report.evaluation.results
     print(report_table(results))

@@ -14,6 +14,7 @@ import numpy as np
 from genrec import __version__
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_interactions
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.unconstrained import illegal_rate
 from genrec.embedding.text import CATEGORIES, PROVIDERS, labels, title_column
@@ -44,17 +45,19 @@ def evaluate_bundle(
     questions_about: Literal["all", "warm", "cold"] | None = None,
     strict: bool = False,
     probes: bool = False,
+    width: int | None = None,
 ) -> Report:
     """Measure the model, then the baselines. columns: genrec's name -> yours (None: as in the fit).
     unconstrained: also decode once without the catalogue and report how many of the best 10 sequences were illegal.
     questions_about: targets with ("warm") or without ("cold") training events, or all (None: as in the fit). strict: raise
     `DataError` for a leak instead of logging it. probes: also ask what a linear model can read from the model's user vectors.
+    width: of a one-pass model fitted with `one_pass.widths` (None: as the bundle is served).
 
     Leaks are looked for first (evaluation/leaks.py), among them events that are not the ones of the fit: then the model may
     have trained on what it is asked.
     """
     check_choice("part", part, ["validation", "test"])
-    recommender = Recommender.load(folder)
+    recommender = Recommender.load(folder, width=width)
     bundle = recommender.bundle
     recipe: Recipe = build(Recipe, bundle.manifest["recipe"], "")
     events = load_interactions(interactions, recipe.data.interactions_columns if columns is None else columns)
@@ -85,6 +88,8 @@ def evaluate_bundle(
         "split": recipe.data.split, "part": part, "questions about": recipe.data.questions, "seed": recipe.seed,
         "beam width": str(ranker.beam_width) if isinstance(ranker, BeamRanker) else "none, every item is scored",
     }  # fmt: skip
+    if isinstance(ranker, OnePassRanker):
+        about["width"] = str(ranker.width)
     table = bundle.catalogue.table
     codes = tokenizer_codes(bundle.codes)
     vectors, categories = bundle.load_encoders()[1].decode(codes), labels(table, CATEGORIES)

@@ -188,6 +188,7 @@ class Recipe:
         }.items():
             if unlike:
                 raise SettingError(f"{name} is of language models, and model.architecture is 'one-pass'. Leave it out.")
+        self.one_pass.check_widths(self.model.hidden_size)
         kind = check_policy("tokenizer.collision_policy", self.tokenizer.collision_policy)[0]
         if self.one_pass.shared_codes and not (
             FAMILIES[self.tokenizer.family].shared_vocabulary and kind in (*MOVING, "shared")

@@ -106,9 +106,16 @@ class Prepared:
 class Recommender:
     """A loaded bundle that answers. catalogue: what can be recommended, which may change while it runs."""
 
-    def __init__(self, bundle: Bundle, device: str | None = None, *, load_model: bool = True) -> None:
-        """load_model: False where an engine in another process searches: then only `prepare` and `finish` are used here."""
+    def __init__(self, bundle: Bundle, device: str | None = None, *, load_model: bool = True, width: int | None = None) -> None:
+        """load_model: False where an engine in another process searches: then only `prepare` and `finish` are used here. width:
+        how many numbers of a vector a one-pass model looks at (None: what `serving.json` says)."""
         self.bundle = bundle
+        self.width = bundle.serving.width if width is None else width
+        if self.width is not None and not bundle.one_pass:
+            raise SettingError(
+                f"width is of one-pass models fitted with one_pass.widths, and {bundle.folder} holds a language model. Leave "
+                f"it out (here and in serving.json), got {self.width}."
+            )
         codes = bundle.codes
         index = CatalogueIndex.load(bundle.folder / INDEX, codes.hash)
         self.catalogue = LiveCatalogue(bundle.catalogue, codes, bundle.tie_rank, bundle.load_encoders, index, bundle.vectors)
@@ -124,16 +131,24 @@ class Recommender:
         scorer = load_scorer(bundle.folder / SCORER, device) if (bundle.folder / SCORER).exists() else None
         fusion = Fusion.load(bundle.folder / FUSION, scorer) if bundle.fused else None
         if bundle.one_pass:
-            return OnePassRanker(bundle.load_one_pass(device), layout, snapshot, bundle.train_counts, fusion=fusion)
+            model = bundle.load_one_pass(device)
+            return OnePassRanker(model, layout, snapshot, bundle.train_counts, width=self.width, fusion=fusion)
         width, history = bundle.serving.beam_width, bundle.settings.max_history
         return BeamRanker(bundle.load_model(device), layout, snapshot, width, history, fusion=fusion)
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str | None = None, verify: Literal["full", "size"] = "full", *, load_model: bool = True
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        verify: Literal["full", "size"] = "full",
+        *,
+        load_model: bool = True,
+        width: int | None = None,
     ) -> Self:
-        """Open the bundle at `path`. Raises `BundleError` naming the file that is missing, truncated or edited."""
-        return cls(read_bundle(path, verify), device, load_model=load_model)
+        """Open the bundle at `path`. Raises `BundleError` naming the file that is missing, truncated or edited, and
+        `SettingError` for a width that was not trained."""
+        return cls(read_bundle(path, verify), device, load_model=load_model, width=width)
 
     def recommend(
         self,

@@ -1,5 +1,8 @@
 """Small one-pass recommenders of every kind, for tests."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -20,9 +23,10 @@ METHODS = {
 }
 
 
-def world(method: str, seed: int = 0) -> OnePassRanker:
-    """Random codes (some shared), vectors and weights; items 15 to 19 were never met in training."""
-    config = METHODS[method]
+def world(method: str, seed: int = 0, width: int | None = None, **others: Any) -> OnePassRanker:
+    """Random codes (some shared), vectors and weights; items 15 to 19 were never met in training. others: settings that are
+    not the method's."""
+    config = replace(METHODS[method], **others)
     random = np.random.default_rng(seed)
     codes = random.integers(0, SIZES, (COUNT, len(SIZES)))
     vectors = random.standard_normal((COUNT, 10)).astype(np.float32) if "vectors" in config.parts else None
@@ -35,4 +39,5 @@ def world(method: str, seed: int = 0) -> OnePassRanker:
             if parameter.ndim > 1:
                 parameter.mul_(10)
     live = Snapshot.of(codes, SIZES)
-    return OnePassRanker(model, TokenLayout.from_scratch(SIZES), Snapshot(live.index, live.codes, None, vectors), counts)
+    snapshot = Snapshot(live.index, live.codes, None, vectors)
+    return OnePassRanker(model, TokenLayout.from_scratch(SIZES), snapshot, counts, width=width)

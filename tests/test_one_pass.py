@@ -140,6 +140,64 @@ def test_the_same_tables_and_seed_give_the_same_weights(bundles: dict[str, Path]
     assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Path:
+    """A bundle of several widths, and of a mixture of several states."""
+    more = {"one_pass.widths": [8, 16], "one_pass.mixture": 3, "one_pass.mixture_decay": 0.5}
+    recipe = load_recipe(RECIPES / "one_pass.yaml", SMALL | SMALLER["one_pass"] | more)
+    return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("several") / "shop", recipe)
+
+
+def test_one_bundle_is_served_at_each_of_its_widths(several: Path, shop: Shop, tmp_path: Path) -> None:
+    history = shop[0].item_ids[:3].tolist()
+    scores, kept = [], []
+    for width in (8, 16, 32):
+        recommender = Recommender.load(several, width=width)
+        [items] = recommender.recommend([history], k=80, exclude_seen=False)
+        assert np.exp([item.score for item in items]).sum() == pytest.approx(1, abs=1e-4)
+        scores.append(items[0].score)
+        kept.append(recommender.ranker.kept_bytes)
+    assert len(set(scores)) == 3
+    assert kept == [80 * width * 4 for width in (8, 16, 32)]
+    [whole] = Recommender.load(several).recommend([history], k=1, exclude_seen=False)
+    assert whole[0].score == scores[2], "the whole, where nobody says another"
+    copy = tmp_path / "copy"
+    shutil.copytree(several, copy)
+    serving = json.loads((copy / "serving.json").read_text()) | {"width": 8}
+    (copy / "serving.json").write_text(json.dumps(serving))
+    assert Recommender.load(copy).recommend([history], k=1, exclude_seen=False)[0][0].score == scores[0]
+    assert Recommender.load(copy, width=32).ranker.width == 32
+
+
+def test_a_bundle_of_a_mixture_keeps_its_weights_and_explains_its_scores(several: Path, shop: Shop) -> None:
+    recommender = Recommender.load(several)
+    assert recommender.ranker.model.mixture.tolist() == [1, 0.5, 0.25]
+    [items] = recommender.recommend([shop[0].item_ids[:4].tolist()], k=3, explain=True)
+    for item in items:
+        assert item.explanation.score == pytest.approx(item.score, abs=1e-3)
+        assert len(item.explanation.history) == 4
+    before = read_bundle(several).metrics["test"][0]["metrics"]
+    again = evaluate_bundle(several, shop[1].table, max_questions=60, baselines=False).evaluation.results[0]
+    assert again.to_dict()["metrics"] == before
+
+
+def test_a_width_beats_popularity_and_is_named_in_its_evaluation(several: Path, shop: Shop) -> None:
+    popularity = read_bundle(several).metrics["test"][1]["metrics"]["masked"]["ndcg@10"]["mean"]
+    for width in (8, 16):
+        evaluation = evaluate_bundle(several, shop[1].table, max_questions=100, baselines=False, width=width).evaluation
+        assert evaluation.about["width"] == str(width)
+        assert evaluation.results[0].to_dict()["metrics"]["masked"]["ndcg@10"]["mean"] > 1.5 * popularity
+
+
+def test_a_width_that_the_bundle_does_not_have_is_refused(several: Path, bundles: dict[str, Path], bundle: Path) -> None:
+    with pytest.raises(SettingError, match="one that was trained, 8 or 16 or 32, got 12"):
+        Recommender.load(several, width=12)
+    with pytest.raises(SettingError, match="one that was trained, 32, got 8"):
+        Recommender.load(bundles["rpg"], width=8)
+    with pytest.raises(SettingError, match="width is of one-pass models .* holds a language model"):
+        Recommender.load(bundle, width=8)
+
+
 def test_what_is_of_the_beam_search_is_refused(bundles: dict[str, Path], shop: Shop) -> None:
     recommender = Recommender.load(bundles["rpg"])
     with pytest.raises(SettingError, match="this bundle scores every item: leave it out, got 20"):
@@ -233,6 +291,7 @@ def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> Non
             "fusion.scorer is of language models",
         ),
         ({"model.architecture": "two-pass"}, "model.architecture must be"),
+        ({"model.architecture": "one-pass", "one_pass.widths": [512]}, "one_pass.widths must be below model.hidden_size"),
     ],
 )
 def test_recipes_that_ask_for_both_or_neither_are_refused(overrides: dict, message: str) -> None:

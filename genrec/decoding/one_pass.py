@@ -4,13 +4,16 @@ In: histories as catalogue rows. Out: the best catalogue rows with their scores,
 of a catalogue that `BeamRanker` takes, and stands where it stands.
 
 The score is log P(item | history): with the loss "codes" the sum of the codes' log-probabilities, else the log of the softmax
-over all items that can be found, whatever the rules of the request leave out. With a fusion it is the log of the item's share.
+over all items that can be found, whatever the rules of the request leave out. With `one_pass.mixture`, the probability is the
+weighed mean of those after the last few items: a user who wants several things is several vectors (the idea of kNN-Embed, arXiv
+2205.06205, without its clusters and neighbours, and exact). With a fusion it is the log of the
+item's share.
 
 What an item looks like is made of its row alone and kept, so a new version of the catalogue costs the rows it added. An item
 that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
 
 Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `L` codes per item, `V` codes of all levels,
-`N` items of the fit, `n` some rows, `d` width.
+`N` items of the fit, `n` some rows, `w` numbers of a vector that are looked at, `M` states of a mixture.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +26,7 @@ from tqdm.auto import tqdm
 from genrec.data.interactions import Histories, pad_histories
 from genrec.decoding.answers import Answer, as_arrays, under_caps
 from genrec.decoding.fusion import Fusion
-from genrec.decoding.scoring import Score, best_rows, dots, sums
+from genrec.decoding.scoring import CELLS, Score, best_rows, dots, mixed, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError, check_integer
 from genrec.models.one_pass.identifiers import Items
@@ -45,9 +48,11 @@ class OnePassRanker:
         snapshot: Snapshot,
         train_counts: np.ndarray,
         name: str = "genrec",
+        width: int | None = None,
         fusion: Fusion | None = None,
     ) -> None:
-        """train_counts: int [N], training events of each item of the fit. fusion: what is added to the model's scores."""
+        """train_counts: int [N], training events of each item of the fit. width: how many numbers of a state and of an item are
+        looked at, one of those that were trained to do alone (None: all). fusion: what is added to the model's scores."""
         shape = model.shape
         if tuple(shape.sizes) != tuple(layout.sizes) or tuple(snapshot.index.sizes) != tuple(layout.sizes):
             raise SettingError(
@@ -55,6 +60,12 @@ class OnePassRanker:
             )
         if len(train_counts) != shape.items:
             raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
+        self.width = shape.width if width is None else width
+        if self.width not in shape.widths:
+            raise SettingError(
+                f"width must be one that was trained, {' or '.join(map(str, shape.widths))}, got {width}. The recipe's "
+                "one_pass.widths says which a fit trains."
+            )
         self.model, self.layout, self.snapshot, self.name = model, layout, snapshot, name
         self.max_history, self.fusion = shape.history, fusion
         self.train_counts = train_counts
@@ -62,12 +73,17 @@ class OnePassRanker:
         self._by_codes = shape.config.loss == "codes"
         starts = torch.tensor([0, *np.cumsum(shape.sizes)[:-1].tolist()])
         self._offsets = starts.to(self.device)
-        width = len(shape.sizes) if self._by_codes else shape.slots * shape.width
-        self._made = torch.zeros(0, width, dtype=torch.int32 if self._by_codes else torch.float32, device=self.device)
+        each = len(shape.sizes) if self._by_codes else shape.slots * self.width
+        self._made = torch.zeros(0, each, dtype=torch.int32 if self._by_codes else torch.float32, device=self.device)
 
     @property
     def device(self) -> torch.device:
         return self.model.start.device
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what is kept of the items that were scored so far."""
+        return self._made.nbytes
 
     def rank(
         self,
@@ -105,15 +121,18 @@ class OnePassRanker:
     @torch.inference_mode()
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
         rows_in_order = snapshot.index.rows_in_order.long()
-        score_of = self._score([query.history for query in queries], snapshot)
-        counted = live_rows(snapshot) if self._by_item else None
+        score_of, mixed_of = self._score([query.history for query in queries], snapshot)
+        live = live_rows(snapshot)
 
         def search(numbers: list[int], kept_out: list[np.ndarray]) -> list[Answer]:
             # With caps, some of what is found does not fit: asking for more saves asking again.
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
-            catalogue = len(snapshot.codes)
-            rows, scores = best_rows(score_of(numbers), catalogue, rows_in_order, len(numbers), k, allowed, counted)
+            cells, catalogue = CELLS // mixed_of, len(snapshot.codes)
+            counted = live if self._by_item else None
+            rows, scores = best_rows(
+                score_of(numbers, live), catalogue, rows_in_order, len(numbers), k, allowed, counted, cells
+            )
             return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
 
         return under_caps(queries, search)
@@ -130,15 +149,18 @@ class OnePassRanker:
         snapshot = snapshot.to(self.device)
         wanted = torch.from_numpy(snapshot.codes[rows].astype(np.int64)).to(self.device)
         if not self._by_item:
-            return self._asked(histories, snapshot).gather(1, wanted + self._offsets).cpu().numpy()
-        score_of = self._score(histories, snapshot)
+            asked, shares = self._asked(histories, snapshot)
+            places = (wanted + self._offsets).unsqueeze(1).expand(-1, shares.shape[1], -1)
+            so_far = (asked.gather(2, places).cumsum(dim=2) + shares.unsqueeze(-1)).logsumexp(dim=1)
+            return so_far.diff(dim=1, prepend=so_far.new_zeros(len(rows), 1)).clamp(max=0).cpu().numpy()
+        score_of, _ = self._score(histories, snapshot)
         found = np.empty((len(rows), self.layout.levels), np.float32)
         live = live_rows(snapshot)
         codes = torch.tensor(snapshot.codes, device=self.device)
         for number, row in enumerate(rows.tolist()):
-            scores = score_of([number])(0, len(codes))[0]
             below = live.clone()
             below[row] = True  # an item that was removed is weighed as if it were there
+            scores = score_of([number], below)(0, len(codes))[0]
             totals = [scores[below].logsumexp(0)]
             for level in range(self.layout.levels - 1):
                 below &= codes[:, level] == wanted[number, level]
@@ -149,7 +171,12 @@ class OnePassRanker:
 
     @torch.inference_mode()
     def states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
-        """The model's state after each history: [B, S, d]."""
+        """The model's state after each history, the numbers of it that are looked at: [B, S, w]."""
+        return self._latest_states(histories, snapshot)[0][:, 0]
+
+    def _latest_states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """The states after the last item of each history, after the one before it, and so on: [B, M, S, w]; and the logarithm
+        of what each weighs in the mixture: [B, M], -inf where a history has fewer items."""
         read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
         known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
         tokens = self.model.tokens(items_of(snapshot, known, self._ids).to(self.device))
@@ -157,36 +184,50 @@ class OnePassRanker:
         padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
         ends = torch.tensor([len(history) for history in read], device=self.device)
         states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
-        return states[torch.arange(len(read), device=self.device), ends]
+        weights = self.model.mixture[self.model.mixture > 0][: max(1, padded.shape[1])]
+        after = ends[:, None] - torch.arange(len(weights), device=self.device)  # so many items
+        # The state before the first item knows nothing of the user: it speaks only where there is no other.
+        shares = weights.log().masked_fill(after < ends[:, None].clamp(max=1), -torch.inf).log_softmax(dim=1)
+        user = torch.arange(len(read), device=self.device)[:, None]
+        return states[user, after.clamp(min=0)][..., : self.width], shares
 
     @torch.inference_mode()
     def log_probs(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """What every row of the ranker's catalogue scores for each history, up to a constant per history: float32 [B, R]."""
         snapshot, was_training = self.snapshot.to(self.device), self.model.training
         self.model.eval()
-        found = self._score(histories, snapshot)(range(len(histories)))(0, len(snapshot.codes))
+        found = self._score(histories, snapshot)[0](range(len(histories)), live_rows(snapshot))(0, len(snapshot.codes))
         self.model.train(was_training)
         return found.cpu().numpy()
 
-    def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Tensor:
-        """What each history asks of an item: [B, S * d], or [B, V] log-probabilities of codes."""
-        states = self.states(histories, snapshot)
+    def _asked(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """What the states of each history ask of an item: [B, M, S * w], or [B, M, V] log-probabilities of codes; and the
+        logarithm of what each state weighs: [B, M]."""
+        states, shares = self._latest_states(histories, snapshot)
         if self._by_codes:
-            return self.model.code_log_probs(self.model.code_queries(states))
-        return self.model.weighed(self.model.dot_queries(states))
+            told = self.model.code_log_probs(self.model.code_queries(states.flatten(0, 1)))
+            return told.unflatten(0, shares.shape), shares
+        return self.model.weighed(self.model.dot_queries(states)), shares
 
-    def _score(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> Callable[[Sequence[int]], Score]:
-        """What scores the catalogue for some of the histories, by number."""
-        asked, items = self._asked(histories, snapshot), self._items_of(snapshot)
+    def _score(
+        self, histories: Sequence[np.ndarray], snapshot: Snapshot
+    ) -> tuple[Callable[[Sequence[int], Tensor], Score], int]:
+        """What scores the catalogue for some of the histories, by number, given the rows that can be found, bool [R]; and how
+        many states of a user speak. Of one state without a fusion, scores are made log-probabilities later."""
+        (asked, shares), items = self._asked(histories, snapshot), self._items_of(snapshot)
+        states, fusion = shares.shape[1], self.fusion
+        votes = None if fusion is None else fusion.votes(histories, snapshot.fitted)
 
-        def own(numbers: Sequence[int]) -> Score:
-            return (sums if self._by_codes else dots)(asked[torch.tensor(list(numbers), device=self.device)], items)
+        def score(numbers: Sequence[int], counted: Tensor) -> Score:
+            of = torch.tensor(list(numbers), device=self.device)
+            own = (sums if self._by_codes else dots)(asked[of].flatten(0, 1), items)
+            if states > 1:
+                own = mixed(own, shares[of], len(snapshot.codes), None if self._by_codes else counted)
+            if fusion is None or votes is None:
+                return own
+            return fusion.scores(own, votes[list(numbers)], counted, snapshot.fitted)
 
-        fusion, live = self.fusion, live_rows(snapshot)
-        if fusion is None:
-            return own
-        votes = fusion.votes(histories, snapshot.fitted)
-        return lambda numbers: fusion.scores(own(numbers), votes[list(numbers)], live, snapshot.fitted)
+        return score, states
 
     @property
     def _by_item(self) -> bool:
@@ -194,7 +235,7 @@ class OnePassRanker:
         return not self._by_codes or self.fusion is not None
 
     def _items_of(self, snapshot: Snapshot) -> Tensor:
-        """What every catalogue row is to a score: its vector [R, S * d], or its codes' places [R, L]. New rows are added."""
+        """What every catalogue row is to a score: its vector [R, S * w], or its codes' places [R, L]. New rows are added."""
         made, rows = self._made, np.arange(len(self._made), len(snapshot.codes))
         if len(rows):
             pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
@@ -206,7 +247,7 @@ class OnePassRanker:
         items = items_of(snapshot, rows, self._ids).to(self.device)
         if self._by_codes:
             return (items.codes + self._offsets).int()
-        return self.model.keys(self.model.tokens(items)).flatten(1)
+        return self.model.keys(self.model.tokens(items)[..., : self.width]).flatten(1)
 
 
 def warm_ids(train_counts: np.ndarray) -> np.ndarray:

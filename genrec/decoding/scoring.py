@@ -1,13 +1,14 @@
 """Score the whole catalogue, a piece at a time: the exact best k of millions of items without a matrix of users by items.
 
 In: what the model asks of an item, as a function that scores a run of catalogue rows, and what each user may get. Out: the best
-rows and their scores. Two ways to score: `dots`, a product with a vector per item; `sums`, one gathered number per code.
+rows and their scores. Two ways to score: `dots`, a product with a vector per item; `sums`, one gathered number per code; and of
+either a mixture over several states of a user, `mixed`.
 
 Equal scores go by code order, items that share all codes by the index's tie order, as in `beam_search`. The pieces are runs of
 catalogue rows, not of the code order: gathering rows from all over the memory takes longer than scoring them.
 
 Legend: `B` users, `P` positions of the code order, `R` catalogue rows, `L` codes per item, `V` codes of all levels, `n` rows of
-a piece, `E` excluded positions per user, `F` width.
+a piece, `E` excluded positions per user, `F` width, `M` states per user.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,6 +40,22 @@ def pieces(rows: int, users: int, cells: int = CELLS) -> Iterator[tuple[int, int
     """Runs of rows, from `start` to before `stop`, so that `users` times a run is at most `cells` (or it is one row)."""
     size = max(1, cells // max(1, users))
     return ((start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def mixed(score: Score, log_weights: Tensor, rows: int, counted: Tensor | None = None, cells: int = CELLS) -> Score:
+    """Score an item by the logarithm of the weighed mean of its probabilities in several states of the user.
+
+    score: of all states, those of a user one after the other, [B * M, n]. log_weights: [B, M], the weights of a user sum to 1.
+    counted: bool [R], rows over which each state's scores are made log-probabilities (None: they are such).
+    """
+    users, states = log_weights.shape
+    if counted is not None:
+        total = torch.full_like(log_weights, -torch.inf)
+        for start, stop in pieces(rows, users * states, cells):
+            here = score(start, stop).masked_fill(~counted[start:stop], -torch.inf)
+            total = torch.logaddexp(total, here.logsumexp(dim=1).view(users, states))
+        log_weights = log_weights - total
+    return lambda start, stop: (score(start, stop).view(users, states, -1) + log_weights.unsqueeze(-1)).logsumexp(dim=1)
 
 
 def best_rows(

@@ -7,14 +7,17 @@ In: a model, what is known of the items, a split and the catalogue. Out: the mod
 Losses, each a mean over positions: "items", cross-entropy of the next item over all items that training met, or over drawn
 ones with log-Q correction (see `sequence_losses`); "slots", the same for each slot (SETRec, arXiv 2502.10833); "codes", the
 mean over the codes' cross-entropies (RPG, arXiv 2506.05781; with a slot per code the shift-by-item loss of RecGPT, arXiv
-2506.06270). Beside them what the identifier brings: SETRec's reconstruction, H2Rec's alignments (`alignment.py`).
+2506.06270). Beside them what the identifier brings: SETRec's reconstruction, H2Rec's alignments (`alignment.py`). With
+`one_pass.widths`, the first two are asked of the first numbers of state and item too, and the loss is the mean over the widths
+and the whole (Matryoshka, arXiv 2205.13147; fMRLRec, arXiv 2409.16627, cuts the weights of the network as well).
 
 Legend: `B` windows, `T` items of the longest, `P` positions that are asked, `N` items, `S` slots per item, `L` codes per item,
-`n` items that a step needs, `d` width.
+`n` items that a step needs, `d` width, `w` width that is asked, `F` numbers of a product.
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,7 +41,7 @@ from genrec.training.trainer import METRIC, TrainingConfig, TrainingResult
 log = logging.getLogger(__name__)
 
 FULL_SOFTMAX_UP_TO = 200_000  # items: beyond it, a step over the whole catalogue takes seconds
-SEMANTIC_WEIGHTS = np.linspace(0, 1, 11)  # tried on validation
+WEIGHTS = np.linspace(0, 1, 11)  # tried on validation
 
 
 def train_one_pass(
@@ -83,6 +86,7 @@ def _train(
     sampler = Sampler(counts[counts > 0], choice.sampled) if choice.sampled else None
     if choice.loss == "slots":
         _weigh_semantic(model, 0.5 if choice.semantic_weight == "auto" else choice.semantic_weight)
+    _weigh_states(model, 0.0 if choice.mixture_decay == "auto" else choice.mixture_decay)
 
     def score() -> float:
         return _validation(model, snapshot, counts, questions, exclude_seen)
@@ -109,7 +113,9 @@ def _train(
         raise SettingError("Training diverged: weights are no numbers. Lower training.learning_rate.")
     reached = scores[best]
     if choice.loss == "slots" and choice.semantic_weight == "auto":
-        reached = _choose_semantic_weight(model, score)
+        reached = _choose(partial(_weigh_semantic, model), score, "Weight of the semantic slots")
+    if choice.mixture > 1 and choice.mixture_decay == "auto":
+        reached = _choose(partial(_weigh_states, model), score, "Decay of the mixture of states")
     return TrainingResult(reached, float(best + 1), len(scores) * per_epoch, history)
 
 
@@ -150,12 +156,7 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
         loss = torch.stack(losses).mean()
     else:
         own = places[asked]
-        queries, keys = model.dot_queries(told), model.keys(tokens)
-        pairs = (
-            [(queries[:, slot], keys[:, slot]) for slot in range(keys.shape[1])]
-            if choice.loss == "slots"
-            else [(model.weighed(queries), keys.flatten(1))]
-        )
+        pairs = [pair for width in model.shape.widths for pair in _pairs(model, told[..., :width], tokens[..., :width])]
         if drawn is None or expected is None:
             losses = [full_cross_entropy(query, key, own) for query, key in pairs]
         else:
@@ -163,6 +164,15 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
             losses = [sampled_cross_entropy(query, key, own, place, expected) for query, key in pairs]
         loss = torch.stack(losses).mean()
     return loss + _beside(model, some, tokens, before, states, places, asked)
+
+
+def _pairs(model: OnePassModel, told: Tensor, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Queries [P, F] and keys [n, F] of every softmax over items: one for each slot, or one for all of them. told: states
+    [P, S, w]; tokens: slots [n, S, w]."""
+    queries, keys = model.dot_queries(told), model.keys(tokens)
+    if model.shape.config.loss == "slots":
+        return [(queries[:, slot], keys[:, slot]) for slot in range(keys.shape[1])]
+    return [(model.weighed(queries), keys.flatten(1))]
 
 
 def _beside(
@@ -197,13 +207,18 @@ def _weigh_semantic(model: OnePassModel, weight: float) -> None:
     model.weights[0] = 1 - weight
 
 
-def _choose_semantic_weight(model: OnePassModel, score: Callable[[], float]) -> float:
+def _weigh_states(model: OnePassModel, decay: float) -> None:
+    """Give the state after the last item 1, and each state before it `decay` times what the one after it has."""
+    model.mixture.copy_(decay ** torch.arange(len(model.mixture)))
+
+
+def _choose(weigh: Callable[[float], None], score: Callable[[], float], name: str) -> float:
     """Leave the weight with the best validation score, the first of equals; that score."""
     found = []
-    for weight in SEMANTIC_WEIGHTS:
-        _weigh_semantic(model, float(weight))
+    for weight in WEIGHTS:
+        weigh(float(weight))
         found.append(score())
     best = int(np.argmax(found))
-    _weigh_semantic(model, float(SEMANTIC_WEIGHTS[best]))
-    log.info("Weight of the semantic slots, chosen on validation: %.1f", SEMANTIC_WEIGHTS[best])
+    weigh(float(WEIGHTS[best]))
+    log.info("%s, chosen on validation: %.1f", name, WEIGHTS[best])
     return found[best]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_pass_worlds import COUNT, HISTORY, METHODS, SIZES, world
 
@@ -37,7 +37,8 @@ def by_hand(ranker: OnePassRanker, history: np.ndarray) -> np.ndarray:
             logits = model.code_queries(state)[0]
             each = [(model.code_keys(level) @ logits[level]).log_softmax(0)[codes[:, level]] for level in range(len(SIZES))]
             return torch.stack(each).sum(dim=0).numpy()
-        cosines = torch.nn.functional.cosine_similarity(state[0][None], tokens, dim=-1) / model.shape.config.temperature
+        state, tokens = state[0][None, :, : ranker.width], tokens[..., : ranker.width]
+        cosines = torch.nn.functional.cosine_similarity(state, tokens, dim=-1) / model.shape.config.temperature
         return (cosines * model.weights).sum(dim=1).log_softmax(0).numpy()
 
 
@@ -58,6 +59,99 @@ def test_the_answer_is_that_of_scoring_every_item(method: str, seed: int, data: 
         np.testing.assert_allclose(scores[user, : len(found)], exact[found], atol=2e-4)
         np.testing.assert_allclose(exact[found], np.sort(exact[allowed])[::-1][:k], atol=2e-4)
         assert (np.diff(scores[user, : len(found)]) <= 0).all()
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["composed", "setrec", "h2rec"]), st.sampled_from([4, 8, 16]), st.integers(0, 50), st.integers(1, 8))
+def test_the_answer_at_a_width_is_that_of_scoring_every_item_at_it(method: str, width: int, seed: int, k: int) -> None:
+    ranker = world(method, seed, width, widths=(4, 8))
+    for history in ([], [3], [1, 2, 3, 4, 5]):
+        exact = by_hand(ranker, np.array(history, np.int64))
+        [rows], [scores] = ranker.rank(Histories.from_lists([history]), k, False)
+        np.testing.assert_allclose(scores, exact[rows], atol=2e-4)
+        np.testing.assert_allclose(scores, np.sort(exact)[::-1][:k], atol=2e-4)
+        told = ranker.code_log_probs([np.array(history, np.int64)], rows[:1], ranker.snapshot)
+        assert told.sum() == pytest.approx(scores[0], abs=2e-4)
+
+
+@pytest.mark.parametrize(("method", "slots"), [("composed", 1), ("setrec", 5)])
+def test_only_the_numbers_that_are_looked_at_are_kept(method: str, slots: int) -> None:
+    for width in (4, 8, 16):
+        ranker = world(method, 0, width, widths=(4, 8))
+        assert ranker.kept_bytes == 0
+        ranker.rank(Histories.from_lists([[1]]), 3, False)
+        assert ranker.kept_bytes == COUNT * slots * width * 4
+
+
+def mixture_world(method: str, weights: list[float], seed: int = 0) -> OnePassRanker:
+    """`world` with a mixture of several states. weights: of the last one, of the one before it, and so on."""
+    ranker = world(method, seed, mixture=len(weights))
+    ranker.model.mixture.copy_(torch.tensor(weights))
+    return ranker
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(sorted(METHODS)), st.sampled_from([[1.0, 0.5], [1.0, 0.25, 2.0], [0.5] * 6]), st.integers(0, 50),
+    st.integers(1, 8),
+)  # fmt: skip
+def test_the_answer_of_a_mixture_is_the_weighed_mean_of_the_probabilities_after_each_item(
+    method: str, weights: list[float], seed: int, k: int
+) -> None:
+    ranker = mixture_world(method, weights, seed)
+    lists = [[], [3], [1, 2], [1, 2, 3, 4, 5, 6]]
+    rows, scores = ranker.rank(Histories.from_lists(lists), k, False)
+    for user, history in enumerate(lists):
+        read = history[-HISTORY:]
+        states = [read[: len(read) - back] for back in range(min(len(weights), max(1, len(read))))]
+        shares = np.array(weights[: len(states)]) / sum(weights[: len(states)])
+        each = [np.exp(by_hand(ranker, np.array(state, np.int64)).astype(np.float64)) for state in states]
+        exact = np.log((shares[:, None] * each).sum(axis=0))
+        np.testing.assert_allclose(scores[user], exact[rows[user]], atol=2e-4)
+        np.testing.assert_allclose(scores[user], np.sort(exact)[::-1][:k], atol=2e-4)
+        told = ranker.code_log_probs([np.array(history, np.int64)] * COUNT, np.arange(COUNT), ranker.snapshot)
+        np.testing.assert_allclose(told.sum(axis=1), exact, atol=2e-4)
+        assert (told <= 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mixture_whose_earlier_states_weigh_nothing_is_the_usual_answer(method: str) -> None:
+    histories = Histories.from_lists([[], [3], [1, 2, 3, 4, 5, 6]])
+    usual = world(method).rank(histories, 8, True)
+    for weights in ([1.0], [1.0, 0.0, 0.0]):
+        answer = mixture_world(method, weights).rank(histories, 8, True)
+        np.testing.assert_array_equal(answer[0], usual[0])
+        np.testing.assert_array_equal(answer[1], usual[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_of_a_mixture_sum_to_one(method: str) -> None:
+    ranker = mixture_world(method, [1.0, 0.7, 0.49])
+    rows, scores = ranker.rank(Histories.from_lists([[1, 2], [], [5, 6, 7, 8, 9]]), COUNT, False)
+    assert (scores <= 0).all()
+    if ranker.model.shape.config.loss != "codes":
+        np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-4)
+        return
+    for user in range(len(rows)):  # items with the same codes share their probability
+        _, first = np.unique(ranker.snapshot.codes[rows[user]], axis=0, return_index=True)
+        assert np.exp(scores[user, first]).sum() < 1 + 1e-4
+
+
+def test_who_is_asked_beside_a_user_changes_no_mixture() -> None:
+    ranker = mixture_world("composed", [1.0, 0.5, 0.25])
+    lists = [[1, 2, 3], [], [4], [5, 6, 7, 8, 9, 10]]
+    together = ranker.rank(Histories.from_lists(lists), 6, True)
+    for user, history in enumerate(lists):
+        rows, scores = ranker.rank(Histories.from_lists([history]), 6, True)
+        np.testing.assert_array_equal(rows[0], together[0][user])
+        np.testing.assert_allclose(scores[0], together[1][user], atol=1e-5)
+
+
+def test_a_width_that_was_not_trained_is_refused() -> None:
+    with pytest.raises(SettingError, match="width must be one that was trained, 4 or 8 or 16, got 12"):
+        world("composed", 0, 12, widths=(4, 8))
+    with pytest.raises(SettingError, match="width must be one that was trained, 16, got 8"):
+        world("rpg", 0, 8)
 
 
 @pytest.mark.parametrize("method", ["rpg", "recgpt"])
@@ -235,18 +329,19 @@ def test_a_ranker_refuses_what_does_not_belong_together() -> None:
         ranker.rank(Histories.from_lists([[1]]), 0, True)
 
 
+@pytest.mark.parametrize("width", [8, 16])
 @pytest.mark.parametrize("method", ["composed", "setrec", "h2rec"])
-def test_user_vectors_are_the_states_that_items_are_ranked_by(method: str) -> None:
-    ranker = world(method)
+def test_user_vectors_are_the_states_that_items_are_ranked_by(method: str, width: int) -> None:
+    ranker = world(method, 0, width, widths=(8,))
     histories = Histories.from_lists([[1, 2, 3], [], [4], list(range(10))])
     vectors = user_vectors_of(ranker, histories)
     alone = np.concatenate([user_vectors_of(ranker, histories.select(np.array([user]))) for user in range(len(histories))])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
     shape = ranker.model.shape
-    states = torch.from_numpy(vectors).view(len(histories), shape.slots, shape.width)
+    states = torch.from_numpy(vectors).view(len(histories), shape.slots, width)
     with torch.no_grad():
         asked = ranker.model.weighed(ranker.model.dot_queries(states))
-        tokens = ranker.model.tokens(items_of(ranker.snapshot, np.arange(COUNT), ranker._ids))
+        tokens = ranker.model.tokens(items_of(ranker.snapshot, np.arange(COUNT), ranker._ids))[..., :width]
         best = (asked @ ranker.model.keys(tokens).flatten(1).T).argmax(dim=1)
     rows, _ = ranker.rank(histories, 1, exclude_seen=False)
     assert rows[:, 0].tolist() == best.tolist()

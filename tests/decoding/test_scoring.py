@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.decoding.allowed import Allowed, Bitmap
-from genrec.decoding.scoring import best_rows, dots, sums
+from genrec.decoding.scoring import best_rows, dots, mixed, sums
 
 
 @st.composite
@@ -49,6 +49,22 @@ def test_scores_are_made_log_probabilities_over_what_counts_whatever_the_pieces(
     rows, found = best_rows(lambda start, stop: scores[:, start:stop], 20, torch.arange(20), 3, 5, Allowed(), counted, cells)
     expected = scores - scores[:, counted].logsumexp(dim=1, keepdim=True)
     torch.testing.assert_close(found, expected.gather(1, rows))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.booleans(), st.integers(1, 100))
+def test_a_mixture_is_the_weighed_mean_of_probabilities_whatever_the_pieces(
+    seed: int, states: int, raw: bool, cells: int
+) -> None:
+    torch.manual_seed(seed)
+    scores, counted, shares = torch.randn(3, states, 20), torch.rand(20) < 0.7, torch.rand(3, states).log().log_softmax(dim=1)
+    counted[0] = True
+    each = scores - scores[..., counted].logsumexp(dim=2, keepdim=True) if raw else scores
+    expected = (shares.exp().unsqueeze(-1) * each.exp()).sum(dim=1).log()
+    plain = scores.flatten(0, 1)
+    score = mixed(lambda start, stop: plain[:, start:stop], shares, 20, counted if raw else None, cells)
+    rows, found = best_rows(score, 20, torch.arange(20), 3, 5, Allowed(), None, cells)
+    torch.testing.assert_close(found, expected.gather(1, rows))
+    torch.testing.assert_close(found, expected.sort(dim=1, descending=True).values[:, :5])
 
 
 def test_rows_that_the_index_lacks_never_come_back() -> None:

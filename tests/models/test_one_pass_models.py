@@ -306,13 +306,21 @@ def test_a_hidden_code_changes_the_side_of_codes() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_model_survives_being_saved_and_loaded(method: str, tmp_path: Path) -> None:
-    model = make(METHODS[method])
+    model = make(replace(METHODS[method], mixture=3))
+    model.mixture.copy_(torch.tensor([1, 0.5, 0.25]))
     model.save(tmp_path)
     again = OnePassModel.load(tmp_path)
+    assert torch.equal(again.mixture, model.mixture)
     assert again.shape == model.shape
     tokens = model.tokens(items(METHODS[method]))
     assert torch.equal(again.tokens(items(METHODS[method])), tokens)
     assert torch.equal(again.states(tokens[torch.tensor([[1, 2]])]), model.states(tokens[torch.tensor([[1, 2]])]))
+
+
+def test_a_model_without_a_mixture_has_no_weight_for_it() -> None:
+    """So that models that were saved before there were mixtures can be loaded."""
+    assert "mixture" not in make(METHODS["composed"]).state_dict()
+    assert make(METHODS["composed"]).mixture.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -331,11 +339,22 @@ def test_a_model_survives_being_saved_and_loaded(method: str, tmp_path: Path) ->
         ({"id_dropout": 1.0}, "id_dropout must be from 0 to below 1"),
         ({"semantic_weight": 1.5}, "semantic_weight must be 'auto' or from 0 to 1"),
         ({"sampled": -1}, "one_pass.sampled must be"),
+        ({"widths": (0,)}, "one_pass.widths"),
+        ({"mixture": 0}, "one_pass.mixture must be"),
+        ({"mixture": 3, "mixture_decay": 1.5}, "mixture_decay must be 'auto' or from 0 to 1, got 1.5"),
+        ({"mixture_decay": 0.5}, "Set one_pass.mixture above 1"),
+        ({"widths": (8,), "loss": "codes"}, "one_pass.widths cut vectors of items"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         OnePassConfig(**settings)
+
+
+def test_widths_are_sorted_below_the_whole_and_end_with_it() -> None:
+    assert Shape(OnePassConfig(widths=(8, 4, 8)), SIZES, COUNT, 6, 4, HISTORY, 16).widths == (4, 8, 16)
+    with pytest.raises(SettingError, match="must be below model.hidden_size, 16, which is always trained, got 16"):
+        Shape(OnePassConfig(widths=(4, 16)), SIZES, COUNT, 6, 4, HISTORY, 16)
 
 
 def test_a_set_needs_both_kinds_of_vectors() -> None:

@@ -9,12 +9,15 @@ from one_pass_worlds import METHODS
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets
+from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError
 from genrec.evaluation.baselines.sequence_losses import Sampler
+from genrec.evaluation.metrics import hit_positions, ndcg_at
 from genrec.models.one_pass.config import OnePassConfig, Shape
 from genrec.models.one_pass.identifiers import ContinuousSet, Items
 from genrec.models.one_pass.model import OnePassModel
+from genrec.models.tokens import TokenLayout
 from genrec.training import one_pass
 from genrec.training.alignment import item_alignment, same_codes
 from genrec.training.one_pass import step_loss, train_one_pass
@@ -66,6 +69,23 @@ def test_whole_items_are_asked_at_every_position_by_the_plain_softmax() -> None:
         logits = torch.nn.functional.normalize(states, dim=-1) @ keys.T / config.temperature
         losses += torch.nn.functional.cross_entropy(logits, torch.tensor(history), reduction="none").tolist()
     assert step_loss(model, items, BATCH).item() == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["composed", "setrec"])
+def test_the_loss_of_several_widths_is_the_mean_of_what_models_cut_to_each_would_be_asked(method: str) -> None:
+    config = replace(METHODS[method], reconstruction=0.0)
+    model, items = make(replace(config, widths=(4, 8))), known(config)
+    tokens = model.tokens(items)
+    states = model.states(tokens[torch.tensor([[1, 2, 3]])])[0]
+    losses = []
+    for width in (4, 8, 16):
+        cosines = torch.nn.functional.cosine_similarity(states[:, None, :, :width], tokens[None, ..., :width], dim=-1)
+        logits = cosines / config.temperature
+        losses += [torch.nn.functional.cross_entropy(logits[..., slot], BATCH[0]) for slot in range(tokens.shape[1])]
+    assert step_loss(model, items, BATCH[:1]).item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-4)
+    sampler = Sampler(np.ones(COUNT), 4000)
+    torch.manual_seed(1)
+    assert step_loss(model, items, BATCH[:1], sampler).item() == pytest.approx(torch.stack(losses).mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["rpg", "recgpt"])
@@ -229,6 +249,22 @@ def test_a_walk_that_can_be_known_is_learned(method: str, least: float) -> None:
     assert result.best == max(result.best, *(entry["eval_ndcg@10"] for entry in result.history))
 
 
+def test_the_first_numbers_know_the_walk_where_they_were_asked_alone() -> None:
+    counts, longer = np.ones(COUNT, np.int64), replace(QUICK, epochs=25, patience=25, batch_tokens=16)
+    reached = []
+    for widths in ((), (4,)):
+        config = replace(METHODS["composed"], widths=widths)
+        model = make(config)
+        train_one_pass(model, snapshot_of(config), counts, walks(), longer, True)
+        model.shape = replace(model.shape, config=replace(config, widths=(4,)))  # so that the ranker takes it
+        ranker = OnePassRanker(model, TokenLayout.from_scratch(SIZES), snapshot_of(config), counts, width=4)
+        questions = walks().validation
+        rows, _ = ranker.rank(questions.histories, 10, True)
+        reached.append(ndcg_at(hit_positions(rows, questions.items), 10).mean())
+    assert reached[1] > reached[0] + 0.05
+    assert reached[1] > 0.7
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_data_in_any_order_of_users_gives_the_same_weights(method: str) -> None:
     config, split = METHODS[method], walks()
@@ -252,6 +288,40 @@ def test_the_weight_of_the_semantic_slots_is_chosen_on_validation_or_kept() -> N
     model = make(fixed)
     train_one_pass(model, snapshot_of(fixed), counts, split, QUICK, True)
     torch.testing.assert_close(model.weights, torch.tensor([0.7, 0.3, 0.3, 0.3, 0.3]))
+
+
+def test_the_decay_of_a_mixture_is_chosen_on_validation_or_kept() -> None:
+    counts, split = np.ones(COUNT, np.int64), walks()
+    config = replace(METHODS["composed"], mixture=3)
+    model = make(config)
+    result = train_one_pass(model, snapshot_of(config), counts, split, QUICK, True)
+    decay = float(model.mixture[1])
+    torch.testing.assert_close(model.mixture, torch.tensor([1, decay, decay**2]))
+    assert round(10 * decay) == pytest.approx(10 * decay, abs=1e-5)
+    assert result.best >= max(entry["eval_ndcg@10"] for entry in result.history)
+    plain = make(METHODS["composed"])
+    train_one_pass(plain, snapshot_of(METHODS["composed"]), counts, split, QUICK, True)
+    assert all(torch.equal(one, same) for one, same in zip(model.parameters(), plain.parameters(), strict=True))
+    fixed = replace(config, mixture_decay=0.5)
+    model = make(fixed)
+    train_one_pass(model, snapshot_of(fixed), counts, split, QUICK, True)
+    torch.testing.assert_close(model.mixture, torch.tensor([1, 0.5, 0.25]))
+
+
+def test_a_mixture_answers_the_interest_that_the_last_item_says_nothing_of() -> None:
+    """Items go in pairs. A user took the first of one pair, then of another, and it is the first pair that is made whole."""
+    firsts = range(0, COUNT, 2)
+    lists = [[first, first + 1] for first in firsts for _ in range(8)]
+    train = Histories.from_lists(lists, [f"u{n}" for n in range(len(lists))])
+    halves = [[first, other] for first in firsts for other in firsts if first != other]
+    questions = Targets(Histories.from_lists(halves), np.array([first + 1 for first, _ in halves]))
+    split, longer = Split("leave-one-out", train, questions, questions, 0.0), replace(QUICK, epochs=25, patience=25)
+
+    def reached(config: OnePassConfig) -> float:
+        return train_one_pass(make(config), snapshot_of(config), np.ones(COUNT, np.int64), split, longer, True).best
+
+    config = METHODS["composed"]
+    assert reached(replace(config, mixture=2, mixture_decay=1.0)) > reached(config) + 0.1
 
 
 def test_a_catalogue_too_large_for_the_full_softmax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,11 @@ class OnePassConfig:
     slots in the score with the loss "slots", from 0 to 1; "auto" chooses it on validation.
     item_alignment, user_alignment: weights of the contrastive losses of "dual", between the two sides of an item and the two
     states of a user. mask_share: share of codes hidden for the second.
+    widths: numbers of a state and of an item that must do alone, the first so many, each below model.hidden_size: one training
+    makes a recommender of each (Matryoshka, arXiv 2205.13147 and 2409.16627); empty for the whole only.
+    mixture: states of a user that speak together, those after the last so many items; 1 for the one after the last item. The
+    score is then the logarithm of the weighed mean of their probabilities. mixture_decay: what a state weighs beside the one
+    after it, from 0 (nothing) to 1 (the same); "auto" chooses it on validation.
     """
 
     identifier: Identifier = "pooled"
@@ -47,6 +52,9 @@ class OnePassConfig:
     item_alignment: float = 0.0
     user_alignment: float = 0.0
     mask_share: float = 0.2
+    widths: tuple[int, ...] = ()
+    mixture: int = 1
+    mixture_decay: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         check_choice("one_pass.identifier", self.identifier, list(PARTS))
@@ -72,6 +80,12 @@ class OnePassConfig:
                 raise SettingError(f"one_pass.{name} must be 0 or more, got {getattr(self, name)}.")
         if self.semantic_weight != "auto" and not 0 <= self.semantic_weight <= 1:
             raise SettingError(f"one_pass.semantic_weight must be 'auto' or from 0 to 1, got {self.semantic_weight}.")
+        check_integer("one_pass.mixture", self.mixture, 1)
+        if self.mixture_decay != "auto" and not 0 <= self.mixture_decay <= 1:
+            raise SettingError(f"one_pass.mixture_decay must be 'auto' or from 0 to 1, got {self.mixture_decay}.")
+        for width in self.widths:
+            check_integer("one_pass.widths (each)", width, 1)
+        object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -85,10 +99,22 @@ class OnePassConfig:
             raise SettingError("one_pass.loss 'slots' asks every slot, and the identifier 'pooled' has one. Choose 'items'.")
         if self.loss == "codes" and self.sampled:
             raise SettingError("one_pass.sampled draws items, and the loss 'codes' asks for codes. Leave it out.")
+        if self.loss == "codes" and self.widths:
+            raise SettingError("one_pass.widths cut vectors of items, and the loss 'codes' asks for codes. Leave it out.")
+        if self.mixture == 1 and self.mixture_decay != "auto":
+            raise SettingError("one_pass.mixture_decay weighs the states of a mixture. Set one_pass.mixture above 1.")
         if self.cold_id == "shared" and not self.id_dropout:
             raise SettingError("one_pass.cold_id 'shared' is learned where ids are hidden. Set one_pass.id_dropout above 0.")
         if (self.item_alignment or self.user_alignment) and self.identifier != "dual":
             raise SettingError("one_pass.item_alignment and user_alignment are of the identifier 'dual'. Leave them out.")
+
+    def check_widths(self, hidden: int) -> None:
+        """Refuse widths that are none of a network of width `hidden`."""
+        if self.widths and self.widths[-1] >= hidden:
+            raise SettingError(
+                f"one_pass.widths must be below model.hidden_size, {hidden}, which is always trained, got {self.widths[-1]}. "
+                "Leave it out, or make the network wider."
+            )
 
     @property
     def uses_codes(self) -> bool:
@@ -122,6 +148,12 @@ class Shape:
                 "The identifier 'set' has a collaborative token and semantic ones, so the item vectors must have both parts. "
                 "Set text.collaborative_width above 0."
             )
+        self.config.check_widths(self.width)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers of a vector that were trained to do alone, the whole vector last."""
+        return (*self.config.widths, self.width)
 
     @property
     def slots(self) -> int:

@@ -7,7 +7,7 @@ forward pass.
 Heads (RPG, arXiv 2506.05781): h_j = h + SiLU(W_j h + b_j), W_j zero at first; logits are cosines over a temperature.
 
 Legend: `B` histories, `T` items of the longest, `S` slots per item, `L` codes per item, `K` codes of a level, `d` width, `n`
-items.
+items, `M` states of a mixture.
 """
 
 import json
@@ -29,9 +29,11 @@ STD = 0.02
 
 
 class OnePassModel(nn.Module):
-    """The network of a `Shape`, random weights (seed torch first). weights: [S], what each slot counts in a score."""
+    """The network of a `Shape`, random weights (seed torch first). weights: [S], what each slot counts in a score. mixture:
+    [M], what the state after the last item counts, the one before it, and so on."""
 
     weights: Tensor
+    mixture: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class OnePassModel(nn.Module):
             self.head_weights = nn.Parameter(torch.zeros(len(shape.sizes), shape.width, shape.width))
             self.head_biases = nn.Parameter(torch.empty(len(shape.sizes), shape.width))
         self.register_buffer("weights", torch.full((slots,), 1 / slots))
+        self.register_buffer("mixture", torch.eye(config.mixture)[0], persistent=config.mixture > 1)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1 and name != "head_weights":
                 nn.init.normal_(parameter, std=STD)
