@@ -36,6 +36,11 @@ COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 EDITABLE = frozenset({SERVING})
+# What `write_bundle` adds, files and folders; all else is the model's.
+OWN = frozenset(
+    {"codes.parquet", "catalogue.parquet", "items", "item_tokenizer", "embedder", "settings.json", SERVING, "metrics.json",
+     "README.md"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,11 @@ class Bundle:
     def one_pass(self) -> bool:
         """Whether the model scores all items at once, instead of writing codes."""
         return self.architecture == ARCHITECTURE
+
+    @property
+    def model_files(self) -> list[str]:
+        """Names of the files in the folder that are the model's own: weights, configuration, text tokenizer."""
+        return [name for name in self.manifest["files"] if name.split("/")[0] not in OWN]
 
     @cached_property
     def vectors(self) -> np.ndarray | None:
