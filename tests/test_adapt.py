@@ -70,6 +70,16 @@ def test_a_model_recommends_in_a_shop_that_it_never_saw_better_than_popularity(a
     assert model.metrics["masked"]["ndcg@10"].mean > 3 * popularity.metrics["masked"]["ndcg@10"].mean
 
 
+def test_recgpt_is_adapted_too(shops: dict[str, Shop], unseen: Shop, tmp_path: Path) -> None:
+    small = {name: value for name, value in SMALL.items() if not name.startswith(("tokenizer.opq", "one_pass"))}
+    recipe = load_recipe(RECIPE.with_name("recgpt.yaml"), small | {"tokenizer.fsq.steps": 50, "tokenizer.fsq.grid": [4, 4]})
+    fitted = fit(*join_shops(shops), tmp_path / "fitted", recipe)
+    model, popularity, *_ = evaluate_bundle(
+        adapt(fitted, unseen[0].table, tmp_path / "new"), unseen[1].table
+    ).evaluation.results
+    assert model.metrics["masked"]["ndcg@10"].mean > 1.5 * popularity.metrics["masked"]["ndcg@10"].mean
+
+
 def test_nothing_is_learned_and_no_item_is_known(fitted: Path, adapted: Path, unseen: Shop) -> None:
     bundle = read_bundle(adapted)
     for name in ["model.safetensors", "item_tokenizer", "embedder/encoder.safetensors", "embedder/embedder.safetensors"]:
