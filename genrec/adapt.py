@@ -31,7 +31,7 @@ from genrec.decoding.index import CatalogueIndex
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import narrowed, render
 from genrec.errors import BundleError, DataError, SettingError
-from genrec.recipe import Recipe, build
+from genrec.recipe import DataConfig, Recipe, build
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import Published, check_policy, resolve
 
@@ -51,16 +51,18 @@ def adapt(
     Raises `SettingError` for a model that needs more of an item than its text, `DataError` for a table that cannot be used or
     has too many items with the same codes, `BundleError` for a folder that is none, or is not empty.
     """
-    before, out, columns = read_bundle(folder), Path(out), dict(columns or {})
+    before, out = read_bundle(folder), Path(out)
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise BundleError(f"{out} is not empty. Choose a new folder: a bundle goes there, and the old one stays.")
+        raise BundleError(f"{out} is a file, or not empty. Choose a new folder: a bundle goes there, and the old one stays.")
     recipe: Recipe = build(Recipe, before.manifest["recipe"], "")
     embedder, tokenizer = before.load_encoders()
     check_text_alone(before, recipe, embedder)
-    catalogue = load_catalogue(items, {name: yours for name, yours in columns.items() if name == ITEM_ID})
+    recipe = replace(recipe, data=_data(recipe.data, columns or {}))
+    catalogue = load_catalogue(items, recipe.data.items_columns)
     if len(catalogue) < 2:
         raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
     known_texts = _set_template(embedder, template, before.catalogue, catalogue)
+    recipe = replace(recipe, text=replace(recipe.text, template=embedder.template))  # baselines read the same texts
     vectors = _encode(embedder, catalogue)
     table = _codes(before, tokenizer, catalogue, vectors)
     counts = np.zeros(len(catalogue), np.int64)
@@ -74,12 +76,6 @@ def adapt(
     (out / INDEX).parent.mkdir(exist_ok=True)
     ties = tie_rank(before.settings.tie_rule, table.item_ids, counts)
     CatalogueIndex.build(table.codes, table.sizes, ties).save(out / INDEX, table.hash)
-    data = replace(
-        recipe.data,
-        items_columns={name: yours for name, yours in columns.items() if name == ITEM_ID},
-        interactions_columns=columns,
-    )
-    recipe = replace(recipe, data=data, text=replace(recipe.text, template=embedder.template))  # baselines read the same texts
     hashes = {"items": table_hash(catalogue.table), "interactions": None}
     earlier = before.manifest.get("adapted_from", {})
     write_bundle(
@@ -134,6 +130,12 @@ def check_text_alone(bundle: Bundle, recipe: Recipe, embedder: ItemEmbedder) -> 
             f"The model in {bundle.folder} learned who its users are (model.user_tokens), and a new shop has others. Fit with "
             "model.user_tokens 0."
         )
+
+
+def _data(data: DataConfig, columns: Mapping[str, str]) -> DataConfig:
+    """The section with this shop's column names: a split is a rule, and holds for any shop."""
+    ids = {name: yours for name, yours in columns.items() if name == ITEM_ID}
+    return replace(data, items_columns=ids, interactions_columns=dict(columns))
 
 
 def _set_template(embedder: ItemEmbedder, template: str | None, before: Catalogue, now: Catalogue) -> int:

@@ -201,7 +201,7 @@ def test_a_shop_with_other_columns_says_how_its_items_are_written(
     assert main([*given, "--out", str(out), "--template", "{its_title}, {its_brand}"]) == 0
     assert main(["evaluate", str(out), "--interactions", str(tmp_path / "interactions.csv"), "--no-baselines"]) == 0
     assert main([*given, "--out", str(out)]) == 2
-    assert "is not empty. Choose a new folder" in capsys.readouterr().err
+    assert "is a file, or not empty. Choose a new folder" in capsys.readouterr().err
 
 
 def test_items_without_any_text_are_told(fitted: Path, unseen: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
