@@ -38,6 +38,11 @@ VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads the
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
 EDITABLE = frozenset({SERVING})
+# What `write_bundle` adds, files and folders; all else is the model's.
+OWN = frozenset(
+    {"codes.parquet", "catalogue.parquet", "items", "item_tokenizer", "embedder", "settings.json", SERVING, "metrics.json",
+     "README.md", SCORER}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,11 @@ class Bundle:
     def fused(self) -> bool:
         """Whether something is added to the model's scores."""
         return (self.folder / FUSION).exists()
+
+    @property
+    def model_files(self) -> list[str]:
+        """Names of the files in the folder that are the model's own: weights, configuration, text tokenizer."""
+        return [name for name in self.manifest["files"] if name.split("/")[0] not in OWN]
 
     @cached_property
     def vectors(self) -> np.ndarray | None:

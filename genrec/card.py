@@ -13,8 +13,9 @@ from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.recipe import Recipe
 
 
-def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping[str, str], codes: CodeTable) -> str:
-    """Markdown with YAML front matter."""
+def model_card(name: str, recipe: Recipe, results: list[Result], hashes: Mapping[str, str | None], codes: CodeTable) -> str:
+    """Markdown with YAML front matter. results: none where the model was fitted on another catalogue; `hashes` then has no
+    "interactions"."""
     base = recipe.model.pretrained
     front = {"library_name": "genrec", "tags": ["recommendation", "generative-recommendation", "semantic-ids"]}
     if base:
@@ -41,16 +42,12 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 | collision policy | {codes.policy} |
 | code table | `{codes.hash}` |
 | items table | `{hashes["items"]}` |
-| interactions table | `{hashes["interactions"]}` |
+| interactions table | `{hashes.get("interactions") or "none of this catalogue"}` |
 | seed | {recipe.seed} |
 
 ## Measured
 
-Item level, full ranking, split `{recipe.data.split}`, {
-        recipe.data.questions
-    } questions; the model was chosen on validation and scored once on test.
-
-{report_table(results)}
+{_measured(recipe, results)}
 
 ## Recipe
 
@@ -58,6 +55,18 @@ Item level, full ranking, split `{recipe.data.split}`, {
 {yaml.safe_dump(recipe.to_dict(), sort_keys=False).strip()}
 ```
 """
+
+
+def _measured(recipe: Recipe, results: list[Result]) -> str:
+    if not results:
+        return (
+            "Nothing yet on this catalogue: the model was fitted elsewhere and knows these items by their texts.\n"
+            "`genrec evaluate` measures it on this shop's interactions."
+        )
+    return (
+        f"Item level, full ranking, split `{recipe.data.split}`, {recipe.data.questions} questions; the model was chosen on "
+        f"validation and scored once on test.\n\n{report_table(results)}"
+    )
 
 
 def _about(recipe: Recipe) -> str:

@@ -119,6 +119,16 @@ def _add_settings(verb: argparse.ArgumentParser, sections: Sequence[str]) -> Non
                            help=f"{text} (default: {default})".replace("%", "%%"))  # fmt: skip
 
 
+def _add_adapt(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", type=Path, help="fitted on texts alone, such as with training/recipes/zero_shot.yaml")
+    verb.add_argument("--items", required=True, metavar="TABLE", help="the other catalogue, same formats as in fit")
+    verb.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the new bundle goes")
+    verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help="map a column of this shop's tables")
+    verb.add_argument(
+        "--template", metavar="TEXT", help="how an item of this shop is written, such as '{name}' (default: as in the bundle)"
+    )
+
+
 def _add_evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("bundle", type=Path)
     verb.add_argument("--interactions", required=True, metavar="TABLE", help="the events to split and ask about")
@@ -276,6 +286,7 @@ def _tokenize(args: argparse.Namespace) -> int:
 def _tokenizers(args: argparse.Namespace) -> int:
     from genrec.codes import CodeTable, diff
     from genrec.data.writers import check_table, check_writable, write_table
+    from genrec.printing import print_diff
     from genrec.recipe import load_recipe
     from genrec.tokenize import compare
 
@@ -284,12 +295,7 @@ def _tokenizers(args: argparse.Namespace) -> int:
         if args.out:
             check_table(args.out)
         found = diff(old, new)
-        made = "by the same tokenizer" if old.tokenizer == new.tokenizer else "by another tokenizer"
-        print(f"generation {old.generation} -> {new.generation}, {made}")
-        print(f"{found.unchanged} items keep their codes, {found.changed} have others, ", end="")
-        print(f"{found.added} are new, {found.removed} gone")
-        if found.together is not None:
-            print(f"{found.together:.1%} of the pairs of items that shared their first code still share one")
+        print_diff(old, new, found)
         if args.out:
             write_table(found.moved, args.out)
             print(f"What moved is written to {args.out}")
@@ -307,6 +313,14 @@ def _tokenizers(args: argparse.Namespace) -> int:
     if args.json:
         as_json = {name: quality.to_dict() for name, quality in numbers.items()}
         args.json.write_text(json.dumps(as_json, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _adapt(args: argparse.Namespace) -> int:
+    from genrec.adapt import adapt
+
+    _quiet_transformers()
+    adapt(args.bundle, args.items, args.out, _split_columns(args.columns)[1], args.template)
     return 0
 
 
@@ -380,6 +394,7 @@ def _recommend(args: argparse.Namespace) -> int:
     from genrec.columns import ITEM_ID, USER_ID
     from genrec.data.readers import load_interactions
     from genrec.data.writers import write_table
+    from genrec.printing import NOTHING, print_recommendations
     from genrec.recommender import Recommender
 
     _, columns = _split_columns(args.columns)
@@ -425,7 +440,7 @@ def _recommend(args: argparse.Namespace) -> int:
         write_table(table, args.out)
         print(f"{table.num_rows} recommendations written to {args.out}")
     else:
-        _print_table(table)
+        print_recommendations(table)
     return 0
 
 
@@ -475,19 +490,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(table: Any) -> None:
-    """One line per recommendation: rank, score, id and the first words that describe the item."""
-    user = None
-    for row in table.to_pylist():
-        if row["user_id"] != user:
-            user = row["user_id"]
-            print(f"user {user}")
-        words = " | ".join(str(v) for name, v in row.items() if isinstance(v, str) and name not in ("user_id", "item_id") and v)
-        print(f"{row['rank']:>4}  {row['score']:8.3f}  {row['item_id']:<16}  {words[:90]}")
-    if not table.num_rows:
-        print(NOTHING)
-
-
 def _cap(text: str) -> tuple[str, int]:
     column, _, most = text.rpartition("=")
     if not column or not most.isdecimal():
@@ -500,9 +502,6 @@ def _pool(text: str) -> tuple[str, list[Path]]:
     if not name or not _ids(folders):
         raise SettingError(f"--pool must be NAME=FOLDER,FOLDER,..., such as shop=runs/seed0,runs/seed1, got {text!r}.")
     return name, [Path(folder) for folder in _ids(folders)]
-
-
-NOTHING = "Nothing is allowed: no recommendations."
 
 
 def _ids(text: str) -> list[str]:
@@ -558,6 +557,7 @@ _EXAMPLES = """examples:
   genrec fit --items items.csv --interactions events.csv --out runs/shop --codes runs/codes
   genrec tokenizers compare tokenizers/*.yaml --items items.csv --interactions events.csv
   genrec tokenizers diff runs/codes runs/codes-2
+  genrec adapt runs/shops --items new_items.csv --out runs/new
   genrec evaluate runs/shop --interactions events.csv
   genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --leaderboard runs/board.jsonl
   genrec evaluate runs/shop --interactions events.csv --out runs/shop-evaluation --probes
@@ -577,6 +577,7 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
     "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
     "tokenize": (_tokenize, _add_tokenize, "Give the items of a catalogue their codes, and say how good the codes are."),
     "tokenizers": (_tokenizers, _add_tokenizers, "Compare recipes of item tokenizers, or two tables of codes."),
+    "adapt": (_adapt, _add_adapt, "Another catalogue for a fitted model that knows items by text alone: no training."),
     "evaluate": (_evaluate, _add_evaluate, "Measure a bundle and the baselines: item-level Recall and NDCG."),
     "compare": (_compare, _add_compare, "Compare evaluations: paired tests, and quality against cost."),
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),

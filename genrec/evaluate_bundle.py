@@ -5,6 +5,7 @@ questions. Baselines are fitted on the training part of these events only. Diver
 items' codes stand for.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,8 @@ from genrec.fit import evaluate_baselines
 from genrec.recipe import Recipe, build
 from genrec.recommender import Recommender
 from genrec.tables import split_histories
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_bundle(
@@ -64,6 +67,12 @@ def evaluate_bundle(
     if questions_about is not None:
         recipe = replace(recipe, data=replace(recipe.data, questions=questions_about))
     split = split_histories(events.histories(bundle.catalogue, recipe.data.unknown_items), recipe)
+    adapted = bundle.manifest.get("adapted_from")
+    if adapted:
+        log.info(
+            "Zero-shot: the model was fitted elsewhere (interactions %s); %d of these %d items have a text that an item had "
+            "there", str(adapted["fitted_on"]["interactions"])[:12], adapted["known_texts"], len(bundle.catalogue),
+        )  # fmt: skip
     learned_from = {"model": bundle.manifest["data"]["interactions"], "codes": bundle.manifest.get("codes_learned_from")}
     data = table_hash(events.table)
     leaks = check_leaks(split, data, learned_from)
@@ -93,7 +102,8 @@ def evaluate_bundle(
     table = bundle.catalogue.table
     codes = tokenizer_codes(bundle.codes)
     vectors, categories = bundle.load_encoders()[1].decode(codes), labels(table, CATEGORIES)
-    context = ListContext(bundle.train_counts, vectors, categories, labels(table, PROVIDERS))
+    counts = np.bincount(split.train.items, minlength=len(table))  # of this shop, wherever the model was fitted
+    context = ListContext(counts, vectors, categories, labels(table, PROVIDERS))
     report = full_report(
         Evaluation([result, *others], bundle.catalogue.item_ids[questions.items], about),
         questions,
@@ -107,4 +117,4 @@ def evaluate_bundle(
     if not probes:
         return report
     known = np.full(len(table), "", object) if categories is None else categories
-    return replace(report, probes=probe_model(ranker, asked, known, vectors, bundle.train_counts, max_questions, recipe.seed))
+    return replace(report, probes=probe_model(ranker, asked, known, vectors, counts, max_questions, recipe.seed))

@@ -86,6 +86,18 @@ def render(catalogue: Catalogue, template: str) -> list[str]:
     return texts
 
 
+def narrowed(template: str, columns: Sequence[str]) -> str:
+    """`template` for a catalogue that has only these columns: the others go, with the words before them, as they go where they
+    are empty. "" where none is left."""
+    parts = list(string.Formatter().parse(template))
+    if not any(name in columns for _, name, _, _ in parts):
+        return ""
+    kept = [(literal, name) for literal, name, _, _ in parts if name in (None, *columns)]
+    return "".join(
+        literal.replace("{", "{{").replace("}", "}}") + ("" if name is None else "{" + name + "}") for literal, name in kept
+    )
+
+
 def _plain(value: object) -> str:
     if value is None:
         return ""

@@ -12,7 +12,7 @@ from genrec.data.interactions import Histories
 from genrec.embedding.collaborative import collaborative_vectors, cooccurrence
 from genrec.embedding.encoders import load_encoder, make_encoder
 from genrec.embedding.fused import EmbeddingConfig, ItemEmbedder
-from genrec.embedding.text import default_template, render
+from genrec.embedding.text import default_template, narrowed, render
 from genrec.errors import MissingDependencyError, SettingError
 
 
@@ -44,6 +44,16 @@ def test_rendering_leaves_no_trace_of_empty_values() -> None:
     assert render(SHOP, "{title} | {brand} | {categories} | {price}") == [
         "Red Lipstick | Lumen | Beauty, Lips | 9.5", "Acme", "Gel 🙂 crème | 3", "",
     ]  # fmt: skip
+
+
+def test_a_narrowed_template_writes_an_item_as_if_the_other_columns_were_empty() -> None:
+    columns = {"item_id": ["a", "b"], "title": ["Oil", ""], "brand": ["Lumen", "Ibis"], "price": [5.0, 7.5]}
+    template = "{title}. By {brand}, {{sale}} {price} euro"
+    for there in (["title", "brand", "price"], ["brand"], ["title", "price"], ["price", "other"]):
+        few = Catalogue.from_table(pa.table({name: v for name, v in columns.items() if name in ["item_id", *there]}))
+        emptied = {name: v if name in ["item_id", *there] else [None, None] for name, v in columns.items()}
+        assert render(few, narrowed(template, there)) == render(Catalogue.from_table(pa.table(emptied)), template)
+    assert narrowed(template, ["other"]) == ""
 
 
 def test_words_of_the_template_itself_stay() -> None:

@@ -7,8 +7,10 @@ import pytest
 from quick import QUICK
 from servers import Running
 
+from genrec.adapt import adapt
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
+from genrec.data.synthetic import make_shop
 from genrec.fit import fit
 from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
@@ -41,3 +43,20 @@ def test_the_server_answers_as_the_facade_and_knows_new_items_after_a_restart(
         [after] = client.recommend([["new"]], k=81, exclude_seen=False)
     assert [item.item_id for item in after.items] == [item.item_id for item in before.items]
     assert [item.score for item in after.items] == pytest.approx([item.score for item in before.items], abs=1e-4)
+
+
+def test_a_shop_that_the_model_never_saw_is_served(
+    shop: tuple[Catalogue, Interactions], tmp_path: Path, start: Callable[..., Running]
+) -> None:
+    changes = {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared", "text.collaborative_width": 0}
+    recipe = load_recipe(overrides=QUICK | changes | {"one_pass.parts": ["codes", "vectors"], "evaluation.baselines": []})
+    other = make_shop(users=10, items=40, seed=9)[0]
+    adapted = adapt(fit(shop[0].table, shop[1].table, tmp_path / "shop", recipe), other.table, tmp_path / "other")
+    ids = other.item_ids.tolist()
+    [expected] = Recommender.load(adapted).recommend([ids[:2]], k=5)
+    with Client(start(bundles={"other": adapted}).url) as client:
+        [answer] = client.recommend([ids[:2]], k=5)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        client.add_items([{"item_id": "new", "title": "Something that nobody has bought"}])
+        [found] = client.recommend([["new"]], k=41, exclude_seen=False)
+    assert {item.item_id for item in found.items} == {*ids, "new"}

@@ -11,7 +11,7 @@ items, `M` states of a mixture.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, silu
 
+from genrec.errors import SettingError
 from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.identifiers import IDENTIFIERS, Codes, Items
 from genrec.models.one_pass.network import Encoder, attention_mask
@@ -59,6 +60,17 @@ class OnePassModel(nn.Module):
         for module in self.identifier.modules():
             if isinstance(module, nn.Linear):  # a perceptron of small weights would make all items look alike
                 nn.init.xavier_uniform_(module.weight)
+
+    def for_catalogue(self, items: int) -> "OnePassModel":
+        """The same weights over another catalogue of `items` items. Raises `SettingError` where items have ids of their own."""
+        if "id" in self.shape.config.parts:
+            raise SettingError(
+                f"This model learned a vector for each of its {self.shape.items} items, so it has none for others. Fit one "
+                "without: one_pass.parts [codes, vectors] of the identifier 'pooled' or 'codes'."
+            )
+        other = OnePassModel(replace(self.shape, items=items))
+        other.load_state_dict(self.state_dict())
+        return other.eval()
 
     def tokens(self, items: Items) -> Tensor:
         """The slots of some items: [n, S, d]."""
