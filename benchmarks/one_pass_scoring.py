@@ -1,7 +1,8 @@
 """Scoring whole catalogues: users per second and memory of the exact search, and recall and speed of the approximate one.
 
 In: nothing; vectors and codes are drawn at random (seed 0), items in clouds so that cells have something to find. Out: a
-Markdown row per catalogue size and way to score.
+Markdown row per catalogue size and way to score: users per second, recall, peak memory so far. The graph is RPG's search along
+neighbours with the settings of its paper for Beauty; it is not built beyond 100,000 items.
 
     python benchmarks/one_pass_scoring.py --items 10000 100000 1000000 [--users 64] [--repeat 3]
 """
@@ -17,10 +18,12 @@ import torch
 
 from genrec.decoding.allowed import Allowed
 from genrec.decoding.approximate import CellSearch, recall
+from genrec.decoding.graph import ItemGraph, graph_recall, picked_dots
 from genrec.decoding.scoring import best_rows, dots, sums
 
 WIDTH, CODES, SIZE, CLOUDS, K = 128, 16, 256, 1000, 10
 PROBES = 16
+NEIGHBOURS, BEAM, ROUNDS, GRAPH_UP_TO = 100, 10, 3, 100_000
 
 
 def seconds(work: Callable[[], object], repeat: int) -> float:
@@ -59,9 +62,14 @@ def main() -> None:
             f"sums over {CODES} codes": partial(best_rows, by_sum, items, order, len(queries), K, everything),
             f"{cells.index.nlist} cells, {probes} looked at": partial(cells.best, asked, K, probes),
         }
+        shares = {f"{cells.index.nlist} cells, {probes} looked at": recall(cells, asked, keys, K, probes)}
+        if items <= GRAPH_UP_TO:
+            graph, pick = ItemGraph.from_cells(cells, keys, NEIGHBOURS, probes), picked_dots(queries, torch.from_numpy(keys))
+            name = f"graph, {NEIGHBOURS} neighbours, {ROUNDS} rounds of {BEAM}"
+            ways[name] = partial(graph.best, pick, len(queries), K, BEAM, ROUNDS)
+            shares[name] = graph_recall(graph, pick, by_product, len(queries), K, BEAM, ROUNDS)
         for name, work in ways.items():
-            rate = arguments.users / seconds(work, arguments.repeat)
-            found = recall(cells, asked, keys, K, probes) if "cells" in name else 1.0
+            rate, found = arguments.users / seconds(work, arguments.repeat), shares.get(name, 1.0)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"| {items:,} | {name} | {rate:,.0f} | {found:.3f} | {peak:.1f} |", flush=True)
 

@@ -64,11 +64,17 @@ def recall(search: CellSearch, queries: np.ndarray, keys: np.ndarray, k: int, pr
     """Share of the exact `k` best items that the search finds, mean over users: queries [B, F], keys [N, F]."""
     found, _ = search.best(queries, k, probes)
     all_keys, order = torch.from_numpy(keys), torch.arange(len(keys))
-    shares = []
+    exact = []
     for start in range(0, len(queries), TOGETHER):
         some = torch.from_numpy(np.ascontiguousarray(queries[start : start + TOGETHER], np.float32))
-        exact, _ = best_rows(dots(some, all_keys), len(keys), order, len(some), k, Allowed())
-        for mine, right in zip(found[start : start + TOGETHER], exact.numpy(), strict=True):
-            right = right[right >= 0]
-            shares.append(len(np.intersect1d(mine, right)) / max(1, len(right)))
+        exact.append(best_rows(dots(some, all_keys), len(keys), order, len(some), k, Allowed())[0].numpy())
+    return share_found(found, np.concatenate(exact))
+
+
+def share_found(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact best items that were found, mean over users: both int64 [B, k], -1 where there are fewer."""
+    shares = []
+    for mine, right in zip(found, exact, strict=True):
+        right = right[right >= 0]
+        shares.append(len(np.intersect1d(mine, right)) / max(1, len(right)))
     return float(np.mean(shares))

@@ -14,6 +14,7 @@ from genrec.codes import CodeTable
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Histories
 from genrec.decoding.diversity import Cap, Groups
+from genrec.decoding.graph import ItemGraph, alike_by_codes, picked_sums
 from genrec.decoding.live import LiveCatalogue
 from genrec.decoding.one_pass import OnePassRanker, items_of
 from genrec.decoding.snapshot import Query, Rules
@@ -317,6 +318,18 @@ def test_vectors_of_another_width_are_refused_and_change_nothing() -> None:
     with pytest.raises(DataError, match="vectors must be 10 wide"):
         live.add(pa.table({"item_id": ["a"], "title": ["a"]}), np.ones((1, 3), np.float32))
     assert live.current.number == 0
+
+
+def test_a_graph_search_where_everybody_is_a_neighbour_finds_what_the_ranker_finds() -> None:
+    ranker, history = world("rpg"), np.array([1, 2])
+    model, codes = ranker.model, torch.from_numpy(ranker.snapshot.codes.astype(np.int64))
+    with torch.no_grad():
+        graph = ItemGraph.build(alike_by_codes([model.code_keys(level) for level in range(len(SIZES))], codes), COUNT, COUNT)
+        log_probs = model.code_log_probs(model.code_queries(ranker.states([history], ranker.snapshot)))
+        rows, scores = graph.best(picked_sums(log_probs, codes + torch.tensor([0, SIZES[0]])), 1, k=6, beam=6, rounds=1)
+    expected = ranker.rank(Histories.from_lists([history]), 6, False)
+    np.testing.assert_array_equal(rows.numpy(), expected[0])
+    np.testing.assert_allclose(scores.numpy(), expected[1], atol=1e-5)
 
 
 def test_a_ranker_refuses_what_does_not_belong_together() -> None:
