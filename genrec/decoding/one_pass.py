@@ -126,7 +126,7 @@ class OnePassRanker:
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
             score, catalogue = self._score(asked[of], shares[of], snapshot, counted), len(snapshot.codes)
-            cells = CELLS // shares.shape[1]
+            cells = CELLS // shares.shape[1]  # a mixture scores every item once per state
             rows, scores = best_rows(score, catalogue, rows_in_order, len(numbers), k, allowed, counted, cells)
             return list(zip(rows.cpu().numpy(), scores.cpu().numpy(), strict=True))
 
@@ -196,8 +196,8 @@ class OnePassRanker:
         return self.model.weighed(self.model.dot_queries(states)), shares
 
     def _score(self, asked: Tensor, shares: Tensor, snapshot: Snapshot, counted: Tensor | None) -> Score:
-        """The scores of catalogue rows for each user. Of one state they are made log-probabilities later, of a mixture they are
-        such already. counted: bool [R], rows that the softmax of each state is over (None: codes, normalised before)."""
+        """The scores of catalogue rows for each user: of one state, with what all others share still in them; of a mixture,
+        log-probabilities. counted: bool [R], rows that the softmax of each state is over (None: codes, normalised before)."""
         score = (sums if self._by_codes else dots)(asked.flatten(0, 1), self._items_of(snapshot))
         return score if shares.shape[1] == 1 else mixed(score, shares, len(snapshot.codes), counted)
 
