@@ -1,5 +1,7 @@
 """A one-pass bundle behind the same server: the facade's answers, new items, a restart, and no vLLM."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from genrec.serving.server import ServerSettings, build_app
 
 @pytest.fixture(scope="module")
 def one_pass(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
-    recipe = load_recipe(overrides=QUICK | {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared"})
+    settings = {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared", "one_pass.widths": [8]}
+    recipe = load_recipe(overrides=QUICK | settings)
     return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("served") / "shop", recipe)
 
 
@@ -43,6 +46,23 @@ def test_the_server_answers_as_the_facade_and_knows_new_items_after_a_restart(
         [after] = client.recommend([["new"]], k=81, exclude_seen=False)
     assert [item.item_id for item in after.items] == [item.item_id for item in before.items]
     assert [item.score for item in after.items] == pytest.approx([item.score for item in before.items], abs=1e-4)
+
+
+def test_the_server_scores_at_the_width_that_the_bundle_says(
+    one_pass: Path, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    narrow = tmp_path / "narrow"
+    shutil.copytree(one_pass, narrow)
+    serving = json.loads((narrow / "serving.json").read_text()) | {"width": 8}
+    (narrow / "serving.json").write_text(json.dumps(serving))
+    history = Recommender.load(one_pass).bundle.catalogue.item_ids[:3].tolist()
+    server = start(bundles={"narrow": narrow, "whole": one_pass})
+    for model, width in (("narrow", 8), ("whole", 32)):
+        [expected] = Recommender.load(one_pass, width=width).recommend([history], k=5)
+        with Client(server.url, model=model) as client:
+            [answer] = client.recommend([history], k=5)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        assert [item.score for item in answer.items] == pytest.approx([item.score for item in expected], abs=1e-4)
 
 
 def test_vllm_is_refused_with_the_engine_that_works(one_pass: Path, tmp_path: Path) -> None:
