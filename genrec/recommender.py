@@ -146,8 +146,8 @@ class Recommender:
         load_model: bool = True,
         width: int | None = None,
     ) -> Self:
-        """Open the bundle at `path`. Raises `BundleError` naming the file that is missing, truncated or edited, and
-        `SettingError` for a width that was not trained."""
+        """Open the bundle at `path`. The rest as in `__init__`. Raises `BundleError` naming the file that is missing, truncated
+        or edited, and `SettingError` for a width that was not trained."""
         return cls(read_bundle(path, verify), device, load_model=load_model, width=width)
 
     def recommend(

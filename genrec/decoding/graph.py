@@ -9,7 +9,8 @@ true best ones among them. Each round scores the neighbours of the `b` best item
 
 Nothing in genrec uses it unasked, and rules are not known to it, as with the cells of `approximate.py`. A graph is of one set
 of weights. RPG holds the similarity of all pairs; here it is made a piece at a time and only the neighbours are kept. Where
-items lie in clouds that no edge joins, a search never leaves those that it began in: measure `graph_recall` before use.
+items lie in clouds that no edge joins, a search never leaves those that it began in: measure `graph_recall` before use. All
+tensors are on the CPU.
 
 Legend: `N` items, `B` users, `b` items kept per round, `D` neighbours of an item, `n` items to score, `F` width, `L` codes per
 item, `K` codes of a level, `V` codes of all levels.

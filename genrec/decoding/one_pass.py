@@ -128,7 +128,7 @@ class OnePassRanker:
             # With caps, some of what is found does not fit: asking for more saves asking again.
             k = max(queries[n].k * (4 if queries[n].rules.caps else 1) for n in numbers)
             allowed = snapshot.allowed([queries[n].rules.bitmap for n in numbers], kept_out)
-            cells, catalogue = CELLS // mixed_of, len(snapshot.codes)
+            cells, catalogue = CELLS // mixed_of, len(snapshot.codes)  # a mixture scores every item once per state
             counted = live if self._by_item else None
             rows, scores = best_rows(
                 score_of(numbers, live), catalogue, rows_in_order, len(numbers), k, allowed, counted, cells

@@ -138,6 +138,16 @@ def test_probabilities_of_a_mixture_sum_to_one(method: str) -> None:
         assert np.exp(scores[user, first]).sum() < 1 + 1e-4
 
 
+def test_a_mixture_weighs_a_removed_item_as_if_it_were_there() -> None:
+    ranker = mixture_world("composed", [1.0, 0.5])
+    plain = replace(ranker.snapshot, live=np.arange(COUNT) != 7)
+    told = ranker.code_log_probs([np.array([1, 2])], np.array([7]), plain)
+    each = [np.exp(by_hand(ranker, np.array(state)).astype(np.float64)[7]) for state in ([1, 2], [1])]
+    assert told.sum() == pytest.approx(np.log((each[0] + 0.5 * each[1]) / 1.5), abs=2e-4)
+    gone = ranker.code_log_probs([np.array([1, 2])], np.array([8]), plain)
+    assert gone.sum() > ranker.code_log_probs([np.array([1, 2])], np.array([8]), ranker.snapshot).sum()
+
+
 def test_who_is_asked_beside_a_user_changes_no_mixture() -> None:
     ranker = mixture_world("composed", [1.0, 0.5, 0.25])
     lists = [[1, 2, 3], [], [4], [5, 6, 7, 8, 9, 10]]

@@ -1,5 +1,7 @@
 """A one-pass bundle behind the same server: the facade's answers, new items, a restart."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from genrec.serving.client import Client, ServerError
 
 @pytest.fixture(scope="module")
 def one_pass(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
-    recipe = load_recipe(overrides=QUICK | {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared"})
+    settings = {"model.architecture": "one-pass", "tokenizer.collision_policy": "shared", "one_pass.widths": [8]}
+    recipe = load_recipe(overrides=QUICK | settings)
     return fit(shop[0].table, shop[1].table, tmp_path_factory.mktemp("served") / "shop", recipe)
 
 
@@ -60,3 +63,20 @@ def test_a_shop_that_the_model_never_saw_is_served(
         client.add_items([{"item_id": "new", "title": "Something that nobody has bought"}])
         [found] = client.recommend([["new"]], k=41, exclude_seen=False)
     assert {item.item_id for item in found.items} == {*ids, "new"}
+
+
+def test_the_server_scores_at_the_width_that_the_bundle_says(
+    one_pass: Path, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    narrow = tmp_path / "narrow"
+    shutil.copytree(one_pass, narrow)
+    serving = json.loads((narrow / "serving.json").read_text()) | {"width": 8}
+    (narrow / "serving.json").write_text(json.dumps(serving))
+    history = Recommender.load(one_pass).bundle.catalogue.item_ids[:3].tolist()
+    server = start(bundles={"narrow": narrow, "whole": one_pass})
+    for model, width in (("narrow", 8), ("whole", 32)):
+        [expected] = Recommender.load(one_pass, width=width).recommend([history], k=5)
+        with Client(server.url, model=model) as client:
+            [answer] = client.recommend([history], k=5)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+        assert [item.score for item in answer.items] == pytest.approx([item.score for item in expected], abs=1e-4)
