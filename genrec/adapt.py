@@ -5,7 +5,8 @@
 
 In: a bundle and the items table of a shop that its model never saw. Out: a bundle with the same weights, text encoder and item
 tokenizer, whose items have the codes and vectors that their texts give. Nothing is learned (zero-shot, as in RecGPT, arXiv
-2506.06270). No item has training events, so items with the same codes go by id.
+2506.06270); text vectors are centred on the mean of their own shop, as in a fit, so that what all its items share says nothing.
+No item has training events, so items with the same codes go by id.
 
 Legend: `N` items of the new catalogue, `D` vector width.
 """
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from genrec.bundle import INDEX, Bundle, read_bundle, tie_rank, write_bundle
 from genrec.card import model_card
@@ -63,7 +63,7 @@ def adapt(
         raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
     known_texts = _set_template(embedder, template, before.catalogue, catalogue)
     recipe = replace(recipe, text=replace(recipe.text, template=embedder.template))  # baselines read the same texts
-    vectors = _encode(embedder, catalogue)
+    vectors = embedder.move_to(catalogue)
     table = _codes(before, tokenizer, catalogue, vectors)
     counts = np.zeros(len(catalogue), np.int64)
 
@@ -158,15 +158,6 @@ def _set_template(embedder: ItemEmbedder, template: str | None, before: Catalogu
     embedder.template, old = chosen, narrowed(chosen, before.field_names)
     seen = set(render(before, old)) - {""} if old else set()
     return sum(text in seen for text in texts)
-
-
-def _encode(embedder: ItemEmbedder, catalogue: Catalogue) -> np.ndarray:
-    """Vectors [N, D] that do not depend on the order of the rows: texts are encoded in batches, and those go by item id."""
-    order = np.argsort(catalogue.item_ids.astype(str), kind="stable")
-    found = embedder.encode(Catalogue(catalogue.table.take(pa.array(order))))
-    vectors = np.empty_like(found)
-    vectors[order] = found
-    return vectors
 
 
 def _codes(bundle: Bundle, tokenizer: ItemTokenizer, catalogue: Catalogue, vectors: np.ndarray) -> CodeTable:

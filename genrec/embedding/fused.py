@@ -110,11 +110,7 @@ class ItemEmbedder:
             )
         if self.template == "auto":
             self.template = default_template(catalogue)
-        # Sums of floats in another order are other floats, and a quantiser makes much of little. So the order is by item id.
-        order = np.argsort(catalogue.item_ids.astype(str), kind="stable")
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        ordered = Catalogue(catalogue.table.take(pa.array(order)))
+        ordered, place = _by_id(catalogue)
         if train is not None:
             train = replace(train, items=place[train.items]).select(np.argsort(train.user_ids.astype(str), kind="stable"))
         return self._fit(ordered, train, encode_once)[place]
@@ -154,6 +150,15 @@ class ItemEmbedder:
         if "content_to_collaborative" not in self.arrays:
             return content
         return np.hstack([content, self.config.collaborative_weight * self._expected(content)])
+
+    def move_to(self, catalogue: Catalogue) -> np.ndarray:
+        """Take another catalogue in the place of that of `fit`: its texts are centred on their own mean, all else stays as it
+        was learned. Returns its vectors [N, D], from content alone, which do not depend on the order of its rows.
+        """
+        ordered, place = _by_id(catalogue)
+        raw = self.encoder.encode(render(ordered, self.template))
+        self.arrays = self.arrays | {"text_mean": raw.mean(axis=0)}
+        return self._content(self._kinds(raw, self._read_own(ordered, None)))[place]
 
     def _read_own(self, catalogue: Catalogue, path: str | Path | None) -> np.ndarray | None:
         """Vectors that the user brought, [n, D]; None where the catalogue has none."""
@@ -205,6 +210,15 @@ class ItemEmbedder:
         embedder = cls(config, load_encoder(folder))
         embedder.arrays = load_file(folder / "embedder.safetensors")
         return embedder
+
+
+def _by_id(catalogue: Catalogue) -> tuple[Catalogue, np.ndarray]:
+    """The catalogue by item id, and where each row went, int64 [N]. Sums of floats in another order are other floats, and a
+    quantiser makes much of little."""
+    order = np.argsort(catalogue.item_ids.astype(str), kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return Catalogue(catalogue.table.take(pa.array(order))), place
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

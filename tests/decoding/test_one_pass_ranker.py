@@ -1,6 +1,7 @@
 """OnePassRanker: what it finds is what scoring every item by hand finds, under any rules and in a catalogue that changes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
