@@ -71,13 +71,12 @@ def main() -> None:
 def scoring_of(ranker: OnePassRanker, queries: list[Query]) -> Callable[[], object]:
     """The scoring alone: users and items are vectors already."""
     snapshot = ranker.snapshot.to(ranker.device)
-    asked, shares = ranker._asked([query.history for query in queries], snapshot)
+    score_of, _ = ranker._score([query.history for query in queries], snapshot)
     order, live = snapshot.index.rows_in_order.long(), live_rows(snapshot)
 
     @torch.inference_mode()
     def work() -> object:
-        score = ranker._score(asked, shares, snapshot, live)
-        return best_rows(score, len(live), order, len(asked), K, Allowed(), live)
+        return best_rows(score_of(range(len(queries)), live), len(live), order, len(queries), K, Allowed(), live)
 
     return work
 
