@@ -34,6 +34,7 @@ from genrec.errors import SettingError, check_choice, check_integer
 
 ONE_PASS = "one-pass"
 VOTES = ("cooccurrence", "texts", ONE_PASS)
+TOGETHER = 64  # histories that a one-pass model scores the whole catalogue for at once
 
 
 class Scorer(Protocol):
@@ -116,9 +117,12 @@ class Fusion:
             found += self.votes(histories, fitted)[np.arange(len(rows))[:, None], np.maximum(known, 0)].toarray()
         if self.scorer is not None:
             read = [history if fitted is None else fitted[history] for history in histories]
-            log_probs = self.scorer.log_probs([history[history >= 0] for history in read])
-            chances = np.take_along_axis(log_probs, np.maximum(known, 0), axis=1) - log_probs.max(axis=1, keepdims=True)
-            found += self.chosen.weights[ONE_PASS] * np.exp(self.chosen.power * chances)
+            for start in range(0, len(read), TOGETHER):
+                some = slice(start, start + TOGETHER)
+                log_probs = self.scorer.log_probs([history[history >= 0] for history in read[some]])
+                chances = np.take_along_axis(log_probs, np.maximum(known[some], 0), axis=1)
+                chances -= log_probs.max(axis=1, keepdims=True)
+                found[some] += self.chosen.weights[ONE_PASS] * np.exp(self.chosen.power * chances)
         return np.where(known >= 0, found, 0)
 
     def reorder(
@@ -153,7 +157,7 @@ class Fusion:
         with safe_open(path, "numpy") as file:
             chosen = FusionWeights(**json.loads(file.metadata()["chosen"]))
             matrices = {}
-            for name in {key.rsplit(".", 1)[0] for key in file.keys()}:  # noqa: SIM118  # no mapping
+            for name in sorted({key.rsplit(".", 1)[0] for key in file.keys()}):  # noqa: SIM118  # no mapping
                 data, indices, indptr = (file.get_tensor(f"{name}.{part}") for part in ("data", "indices", "indptr"))
                 matrices[name] = sp.csr_matrix((data, indices, indptr), (len(indptr) - 1,) * 2)
         return cls(matrices, chosen, scorer)
