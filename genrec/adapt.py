@@ -118,7 +118,7 @@ def check_text_alone(bundle: Bundle, recipe: Recipe, embedder: ItemEmbedder) -> 
     if bundle.one_pass and "id" in recipe.one_pass.parts:
         raise SettingError(
             f"The model in {bundle.folder} learned a vector for each item it was fitted on, and items of a new shop have none. "
-            f"Fit with the identifier 'pooled' or 'codes' and one_pass.parts [codes, vectors], as {zero_shot}"
+            f"Fit with the identifier 'pooled' or 'codes' and one_pass.parts without id, as {zero_shot}"
         )
     if check_policy("collision_policy", bundle.codes.policy)[0] in NAMING:
         raise SettingError(

@@ -30,8 +30,7 @@ Shop = tuple[Catalogue, Interactions]
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "zero_shot.yaml"
 SMALL = {name: value for name, value in QUICK.items() if name != "text.collaborative_width"} | {
     "text.template": "auto",
-    "tokenizer.opq.parts": 4,
-    "tokenizer.opq.bits": 3,
+    "tokenizer.rq_kmeans.codebook_size": 8,
     "one_pass.sampled": 64,
     "training.epochs": 8,
     "training.batch_tokens": 512,
@@ -73,7 +72,7 @@ def test_a_model_recommends_in_a_shop_that_it_never_saw_better_than_popularity(a
 
 
 def test_recgpt_is_adapted_too(shops: dict[str, Shop], unseen: Shop, tmp_path: Path) -> None:
-    small = {name: value for name, value in SMALL.items() if not name.startswith(("tokenizer.opq", "one_pass"))}
+    small = {name: value for name, value in SMALL.items() if not name.startswith(("tokenizer", "one_pass"))}
     recipe = load_recipe(RECIPE.with_name("recgpt.yaml"), small | {"tokenizer.fsq.steps": 50, "tokenizer.fsq.grid": [4, 4]})
     fitted = fit(*join_shops(shops), tmp_path / "fitted", recipe)
     model, popularity, *_ = evaluate_bundle(
@@ -249,7 +248,7 @@ def with_recipe(bundle: Bundle, **one_pass: object) -> Recipe:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"one_pass": {"identifier": "pooled"}}, "learned a vector for each item .* one_pass.parts"),
+        ({"one_pass": {"identifier": "pooled"}}, "learned a vector for each item .* one_pass.parts without id"),
         ({"one_pass": {"identifier": "dual"}}, "Fit with the identifier 'pooled' or 'codes'"),
         ({"policy": "id"}, "The last code of .* names the item .*'id'.* Fit with 'shared'"),
         ({"policy": "hash-64"}, "names the item .*'hash-64'"),

@@ -66,7 +66,7 @@ class OnePassModel(nn.Module):
         if "id" in self.shape.config.parts:
             raise SettingError(
                 f"This model learned a vector for each of its {self.shape.items} items, so it has none for others. Fit one "
-                "without: one_pass.parts [codes, vectors] of the identifier 'pooled' or 'codes'."
+                "with one_pass.parts without id, of the identifier 'pooled' or 'codes'."
             )
         other = OnePassModel(replace(self.shape, items=items))
         other.load_state_dict(self.state_dict())
