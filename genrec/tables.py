@@ -81,6 +81,8 @@ def training_texts(tables: Tables, recipe: Recipe) -> dict[str, list[str]]:
     """What the columns that the recipe's tasks name say of each training event, "" where nothing: place in a prompt -> texts,
     in the order of the training histories. No other event is looked at.
     """
+    if not recipe.tasks.columns:
+        return {}
     known = tables.catalogue.rows(tables.interactions.table.column(ITEM_ID)) >= 0
     table = tables.interactions.table.filter(pa.array(known))
     events = cut_histories(Interactions(table).histories(EventNumbers()), recipe.data).train.items

@@ -135,11 +135,14 @@ def write_llm(folder: Path, texts: Iterable[str], positions: int = 512, tied: bo
     spelling.train_from_iterator(texts, learner)
     PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
     torch.manual_seed(1)
-    Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+    model = Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16, max_position_embeddings=positions, tie_word_embeddings=tied, bos_token_id=None,
         eos_token_id=0,
-    )).save_pretrained(folder)  # fmt: skip
+    ))  # fmt: skip
+    with torch.no_grad():  # words far apart, measured in steps of training, as pretrained ones are
+        model.get_input_embeddings().weight.mul_(10)
+    model.save_pretrained(folder)
     return folder
 
 
