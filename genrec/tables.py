@@ -40,7 +40,7 @@ def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
     catalogue = load_catalogue(items, recipe.data.items_columns)
     if len(catalogue) < 2:
         raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
-    extra = list(recipe.tasks.columns.values())
+    extra = list(dict.fromkeys(recipe.tasks.columns.values()))
     events = load_interactions(interactions, recipe.data.interactions_columns, extra)
     usual = [name for name in events.table.column_names if name in INTERACTION_COLUMNS]
     hashes = {"items": table_hash(catalogue.table), "interactions": table_hash(events.table.select(usual))}

@@ -30,8 +30,8 @@ from genrec.models.words import Texts, Words
 # The optimiser's answer to "how far off was the random start of a new row": larger than the noise that breaks ties, smaller
 # than the spread of the rows that the model knows.
 NEW_ROW_NOISE = 0.02
-# Encoder-decoders whose positions are distances, which is what the search over codes needs (decoding/steps.py).
 NAME_TOKENS = 64  # of an item's text that its codes' rows begin with
+# Encoder-decoders whose positions are distances, which is what the search over codes needs (decoding/steps.py).
 RELATIVE = ("t5", "mt5", "umt5")
 WANTED = {DECODER: "a causal language model", ENCODER_DECODER: f"a T5 (model types {', '.join(RELATIVE)})"}
 

@@ -13,7 +13,8 @@ from worlds import write_llm
 
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Histories
-from genrec.errors import SettingError
+from genrec.data.splits import SPLITS
+from genrec.errors import DataError, SettingError
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Words
 from genrec.recipe import Recipe, load_recipe
@@ -208,11 +209,14 @@ def test_other_questions_leave_every_sample_as_it_was(llm: Path) -> None:
             np.testing.assert_array_equal(a.tokens, b.tokens)
 
 
-def test_texts_of_events_follow_their_events_whatever_the_order_of_the_table(llm: Path) -> None:
+@pytest.mark.parametrize("split", SPLITS)
+def test_texts_of_events_follow_their_events_whatever_the_order_of_the_table(llm: Path, split: str) -> None:
     table = events(walks())
     table = table.take(pa.array(np.random.default_rng(1).permutation(len(table))))
     table = pa.concat_tables([table, table.slice(0, 5).set_column(1, "item_id", pa.array(["unknown"] * 5))])
-    recipe = load_recipe(overrides=EVERYTHING | {"model.pretrained": str(llm), "data.unknown_items": "drop"})
+    recipe = load_recipe(
+        overrides=EVERYTHING | {"model.pretrained": str(llm), "data.unknown_items": "drop", "data.split": split}
+    )
     tables = read_tables(CATALOGUE, table, recipe)
     train = split_histories(tables.interactions.histories(tables.catalogue, "drop"), recipe).train
     texts = training_texts(tables, recipe)
@@ -346,6 +350,11 @@ def test_a_task_that_the_tables_have_nothing_for_is_refused_with_what_it_needs(
 ) -> None:
     with pytest.raises(SettingError, match=f"tasks.{task} has no example in these tables: it needs {needs}"):
         mixed(llm, {f"tasks.{task}": 1.0}, items=CATALOGUE.select(columns))
+
+
+def test_a_column_that_is_not_there_is_named(llm: Path) -> None:
+    with pytest.raises(DataError, match=r"must have a column 'starz', got .*Did you mean 'stars'"):
+        mixed(llm, {"tasks.rating": 1.0, "tasks.rating_column": "starz"})
 
 
 def test_an_answer_in_words_needs_an_end(llm: Path) -> None:

@@ -207,6 +207,11 @@ def test_the_preview_of_a_recipe_shows_every_task(tmp_path: Path, capsys: pytest
     for task in load_recipe(RECIPE).tasks.aligned:
         assert f"\n{task}: " in page
     assert page.count("[[") == 1 + 1 + len(load_recipe(RECIPE).tasks.aligned)
+    codes = [part for part in arguments if part not in ("preview", "--samples", "1")]
+    assert main(["tokenize", *codes, *small, "--out", str(tmp_path / "codes")]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--model.pretrained", str(llm), "--codes", str(tmp_path / "codes"), *small]) == 0
+    assert capsys.readouterr().out == page, "codes of the same recipe are the same"
     assert main(["preview", *arguments[1:5]]) == 2
     assert "no task beside next_item, so there is nothing to preview" in capsys.readouterr().err
     assert main([*arguments, *small, "--model.pretrained", str(tmp_path / "nowhere")]) == 2
