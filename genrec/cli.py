@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from genrec import __version__
 from genrec.errors import GenrecError, MissingDependencyError, SettingError, nearest
+from genrec.flags import cap_of, columns_of, ids_of, pool_of
 
 log = logging.getLogger("genrec")
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("genrec").setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser(everything=arguments[:1] in (["fit"], ["tokenize"]))
+    parser = build_parser(everything=bool(arguments) and arguments[0] in SECTIONS)
     known, unknown = parser.parse_known_args(arguments)
     try:
         if unknown:
@@ -83,6 +84,15 @@ def _add_fit(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--recipe", type=Path, metavar="YAML", help="settings; see training/recipes/")
     verb.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a bundle or another fit")
     verb.add_argument("--codes", type=Path, metavar="FOLDER", help="train on codes that `genrec tokenize` published")
+
+
+def _add_preview(verb: argparse.ArgumentParser) -> None:
+    _tables(verb)
+    verb.add_argument("--recipe", type=Path, metavar="YAML", help="settings; see training/recipes/")
+    verb.add_argument(
+        "--codes", type=Path, metavar="FOLDER", help="codes that `genrec tokenize` published (default: make them)"
+    )
+    verb.add_argument("--samples", type=int, default=2, metavar="N", help="of each task (default: %(default)s)")
 
 
 def _add_tokenize(verb: argparse.ArgumentParser) -> None:
@@ -231,7 +241,7 @@ def _validate(args: argparse.Namespace) -> int:
     from genrec.data.readers import read_table
     from genrec.data.validate import validate
 
-    items, events = _split_columns(args.columns)
+    items, events = columns_of(args.columns)
     report = validate(read_table(args.items, items), read_table(args.interactions, events))
     print(report)
     return 0 if report.ok else 1
@@ -245,12 +255,12 @@ def _quiet_transformers() -> None:
 
 
 def _recipe(args: argparse.Namespace) -> Any:
-    """The recipe of `fit` and `tokenize`: its file and the flags over it."""
+    """The recipe of `fit`, `preview` and `tokenize`: its file and the flags over it."""
     from genrec.recipe import from_text, load_recipe, settings
 
     given = vars(args)
     overrides: dict[str, Any] = {}
-    items, events = _split_columns(args.columns)
+    items, events = columns_of(args.columns)
     overrides |= {"data.items_columns": items} if items else {}
     overrides |= {"data.interactions_columns": events} if events else {}
     overrides |= {name: from_text(kind, given[name]) for name, kind, *_ in settings() if name in given}
@@ -262,6 +272,13 @@ def _fit(args: argparse.Namespace) -> int:
 
     _quiet_transformers()
     fit(args.items, args.interactions, args.out, _recipe(args), args.overwrite, args.codes)
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from genrec.tasks import preview_tasks
+
+    print(preview_tasks(args.items, args.interactions, _recipe(args), args.codes, args.samples))
     return 0
 
 
@@ -300,7 +317,7 @@ def _tokenizers(args: argparse.Namespace) -> int:
             write_table(found.moved, args.out)
             print(f"What moved is written to {args.out}")
         return 0
-    items, events = _split_columns(args.columns)
+    items, events = columns_of(args.columns)
     columns = ({"data.items_columns": items} if items else {}) | ({"data.interactions_columns": events} if events else {})
     names = [path.stem for path in args.recipes]
     if len(set(names)) != len(names):
@@ -320,7 +337,7 @@ def _adapt(args: argparse.Namespace) -> int:
     from genrec.adapt import adapt
 
     _quiet_transformers()
-    adapt(args.bundle, args.items, args.out, _split_columns(args.columns)[1], args.template)
+    adapt(args.bundle, args.items, args.out, columns_of(args.columns)[1], args.template)
     return 0
 
 
@@ -338,7 +355,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         check_writable(args.leaderboard)
         if args.leaderboard.exists():
             read_leaderboard(args.leaderboard)  # a file that is none is told before the work, not after
-    _, events = _split_columns(args.columns)
+    _, events = columns_of(args.columns)
     report = evaluate_bundle(
         args.bundle, args.interactions, events or None, args.part, args.beam_width, args.max_questions,
         not args.no_baselines, args.illegal_rate, args.questions, args.strict, args.probes, args.width,
@@ -372,7 +389,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out:
         check_writable(args.out)
     pools: dict[str, list[Path]] = {}
-    for name, folders in map(_pool, args.pool):
+    for name, folders in map(pool_of, args.pool):
         pools.setdefault(name, []).extend(folders)
     pooled = [folder for pool in pools.values() for folder in pool]
     twice = next((folder for folder in pooled if pooled.count(folder) > 1), None)
@@ -397,7 +414,7 @@ def _recommend(args: argparse.Namespace) -> int:
     from genrec.printing import NOTHING, print_recommendations
     from genrec.recommender import Recommender
 
-    _, columns = _split_columns(args.columns)
+    _, columns = columns_of(args.columns)
     if bool(args.history) == bool(args.interactions):
         raise SettingError("Give either --history ID,ID,... or --interactions TABLE.")
     if args.interactions:
@@ -411,14 +428,14 @@ def _recommend(args: argparse.Namespace) -> int:
                 )
             events = events.filter(pc.is_in(users, pa.array(args.user)))
     else:
-        histories = [_ids(history) for history in args.history]
+        histories = [ids_of(history) for history in args.history]
     _quiet_transformers()
     recommender = Recommender.load(args.bundle)
     options = {
         "k": args.k, "beam_width": args.beam_width, "exclude_seen": args.exclude_seen, "unsupported": args.unsupported,
-        "exclude_item_ids": _ids(args.exclude_item_ids),
-        "only_item_ids": None if args.only_item_ids is None else _ids(args.only_item_ids),
-        "where": args.where, "max_per": dict(map(_cap, args.max_per)),
+        "exclude_item_ids": ids_of(args.exclude_item_ids),
+        "only_item_ids": None if args.only_item_ids is None else ids_of(args.only_item_ids),
+        "where": args.where, "max_per": dict(map(cap_of, args.max_per)),
     }  # fmt: skip
     if args.explain:
         if args.interactions or args.out:
@@ -490,42 +507,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cap(text: str) -> tuple[str, int]:
-    column, _, most = text.rpartition("=")
-    if not column or not most.isdecimal():
-        raise SettingError(f"--max-per must be COLUMN=N, such as brand=2, got {text!r}.")
-    return column, int(most)
-
-
-def _pool(text: str) -> tuple[str, list[Path]]:
-    name, _, folders = text.partition("=")
-    if not name or not _ids(folders):
-        raise SettingError(f"--pool must be NAME=FOLDER,FOLDER,..., such as shop=runs/seed0,runs/seed1, got {text!r}.")
-    return name, [Path(folder) for folder in _ids(folders)]
-
-
-def _ids(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _split_columns(pairs: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """`--columns` flags for the items table and for the interactions table."""
-    from genrec.columns import INTERACTION_COLUMNS, ITEM_ID
-
-    mapping = {}
-    for pair in pairs:
-        name, equals, yours = pair.partition("=")
-        if not (equals and name and yours):
-            raise SettingError(f"--columns must be NAME=YOURS, such as user_id=reviewerID, got {pair!r}.")
-        if name not in INTERACTION_COLUMNS:
-            raise SettingError(
-                f"--columns maps {', '.join(INTERACTION_COLUMNS)}; got {name!r}.{nearest(name, INTERACTION_COLUMNS)} "
-                "Other columns keep their names; text.template says which are read."
-            )
-        mapping[name] = yours
-    return {name: yours for name, yours in mapping.items() if name == ITEM_ID}, mapping
-
-
 def _unknown_flag(flag: str, verb: str) -> str:
     from genrec.recipe import settings
 
@@ -552,6 +533,7 @@ _EXAMPLES = """examples:
   genrec fit --items items.csv --interactions events.csv --out runs/shop
   genrec fit --items items.parquet --interactions events.parquet --out runs/shop --recipe training/recipes/beauty.yaml
   genrec fit --items items.csv --interactions events.csv --out runs/quick --training.epochs 3 --text.encoder tfidf-svd
+  genrec preview --items items.csv --interactions events.csv --recipe training/recipes/lc_rec.yaml
   genrec tokenize --items items.csv --interactions events.csv --out runs/codes --recipe tokenizers/rq_vae.yaml
   genrec tokenize --items new_items.csv --append-to runs/codes --out runs/codes-2
   genrec fit --items items.csv --interactions events.csv --out runs/shop --codes runs/codes
@@ -575,6 +557,7 @@ _EXAMPLES = """examples:
 VERBS: dict[str, tuple[Any, Any, str]] = {
     "validate": (_validate, _add_validate, "Check two tables and say what is wrong with them and how to mend it."),
     "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
+    "preview": (_preview, _add_preview, "Show samples of the recipe's tasks, and what of them counts in the loss."),
     "tokenize": (_tokenize, _add_tokenize, "Give the items of a catalogue their codes, and say how good the codes are."),
     "tokenizers": (_tokenizers, _add_tokenizers, "Compare recipes of item tokenizers, or two tables of codes."),
     "adapt": (_adapt, _add_adapt, "Another catalogue for a fitted model that knows items by text alone: no training."),
@@ -587,7 +570,7 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
 }
 
 # Verbs that take settings of the recipe as flags, and which.
-SECTIONS: dict[str, tuple[str, ...]] = {"fit": ("",), "tokenize": ("seed", "data.", "text.", "tokenizer.")}
+SECTIONS: dict[str, tuple[str, ...]] = {"fit": ("",), "preview": ("",), "tokenize": ("seed", "data.", "text.", "tokenizer.")}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 
 from genrec.bundle import BUNDLE, FUSION, INDEX, SCORER, ServingSettings, Settings, read_bundle, tie_rank, write_bundle
 from genrec.card import model_card
@@ -42,12 +43,13 @@ from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.model import OnePassModel
-from genrec.models.pretrained import check_pretrained, merged
+from genrec.models.pretrained import Named, check_pretrained, merged
 from genrec.models.tokens import TokenLayout
 from genrec.published import read_codes
 from genrec.recipe import Recipe
 from genrec.recommender import Recommender
 from genrec.tables import Tables, read_tables, split_histories
+from genrec.tasks import mix_of
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
@@ -105,7 +107,7 @@ def fit(
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     learn = _learn_one_pass if recipe.model.architecture == ONE_PASS else _learn_language_model
     ranker, trained = learn(
-        recipe, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
+        recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
     fused: dict[str, Any] | None = None
@@ -190,21 +192,40 @@ def _split_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _learn_language_model(
-    recipe: Recipe, snapshot: Snapshot, split: Split, counts: np.ndarray, work: Path, embedder: ItemEmbedder, exclude_seen: bool
+    recipe: Recipe,
+    tables: Tables,
+    snapshot: Snapshot,
+    split: Split,
+    counts: np.ndarray,
+    work: Path,
+    embedder: ItemEmbedder,
+    exclude_seen: bool,
 ) -> tuple[BeamRanker, TrainingResult]:
     """A language model that writes codes, trained."""
     sizes, history = snapshot.index.sizes, recipe.training.max_history
     build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
-    model, layout = build(recipe.model, sizes, 1 + len(sizes) * (history + 1))
+    named = Named(snapshot.codes, _item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
+    model, layout = build(recipe.model, sizes, 1 + len(sizes) * (history + 1), named)
+    mix = None
+    if recipe.tasks.aligned:
+        text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
+        mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
     trained = train(
-        model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors
+        model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors, mix
     )
     return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
 
 
 def _learn_one_pass(
-    recipe: Recipe, snapshot: Snapshot, split: Split, counts: np.ndarray, work: Path, embedder: ItemEmbedder, exclude_seen: bool
+    recipe: Recipe,
+    tables: Tables,
+    snapshot: Snapshot,
+    split: Split,
+    counts: np.ndarray,
+    work: Path,
+    embedder: ItemEmbedder,
+    exclude_seen: bool,
 ) -> tuple[OnePassRanker, TrainingResult]:
     """A network that scores all items at once, trained. It takes minutes, and begins anew when it was killed."""
     sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width

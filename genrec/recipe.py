@@ -29,6 +29,7 @@ from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAEConfig
 from genrec.training.fusion import FusionConfig
+from genrec.training.tasks.config import TasksConfig
 from genrec.training.trainer import TrainingConfig
 
 
@@ -155,6 +156,7 @@ class Recipe:
     one_pass: OnePassConfig = field(default_factory=OnePassConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -166,6 +168,20 @@ class Recipe:
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        """Refuse tasks with words where the model has none, or would not read them."""
+        if self.tasks == TasksConfig():
+            return
+        if self.model.architecture != DECODER or self.model.pretrained is None:
+            raise SettingError(
+                "Tasks beside next_item are prompts in words, which a pretrained decoder knows; model.architecture is "
+                f"{self.model.architecture!r} and model.pretrained {self.model.pretrained!r}. Name a causal language model (a "
+                "small one will do), or leave the section tasks out."
+            )
+        if self.training.distillation and self.tasks.aligned:
+            raise SettingError("training.distillation learns from plain histories alone. Leave it or the section tasks out.")
 
     def _check_one_pass(self) -> None:
         """Refuse settings that a one-pass model, or a language model, would not look at."""

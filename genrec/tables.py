@@ -4,9 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
+from genrec.columns import INTERACTION_COLUMNS, ITEM_ID
 from genrec.data.catalogue import Catalogue
 from genrec.data.hashing import table_hash
-from genrec.data.interactions import Histories, Interactions
+from genrec.data.interactions import EventNumbers, Histories, Interactions
 from genrec.data.readers import load_catalogue, load_interactions
 from genrec.data.splits import (
     GLOBAL_TIME,
@@ -18,8 +21,9 @@ from genrec.data.splits import (
     leave_one_out,
     user_holdout,
 )
+from genrec.embedding.text import plain_text
 from genrec.errors import DataError
-from genrec.recipe import Recipe
+from genrec.recipe import DataConfig, Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,12 @@ def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
     catalogue = load_catalogue(items, recipe.data.items_columns)
     if len(catalogue) < 2:
         raise DataError("A recommender needs at least 2 items to choose from, got a catalogue of 1.")
-    events = load_interactions(interactions, recipe.data.interactions_columns)
-    hashes = {"items": table_hash(catalogue.table), "interactions": table_hash(events.table)}
+    extra = list(dict.fromkeys(recipe.tasks.columns.values()))
+    events = load_interactions(interactions, recipe.data.interactions_columns, extra)
+    usual = [name for name in events.table.column_names if name in INTERACTION_COLUMNS]
+    hashes = {"items": table_hash(catalogue.table), "interactions": table_hash(events.table.select(usual))}
+    if extra:
+        hashes["task_columns"] = table_hash(events.table.select(extra))
     return Tables(catalogue, events, hashes | hash_of_vectors(recipe))
 
 
@@ -60,15 +68,33 @@ NEEDS = {
 }
 
 
+def cut_histories(histories: Histories, data: DataConfig) -> Split:
+    """Training, validation and test as the recipe's section `data` says, whatever is left of them."""
+    if data.split == LEAVE_ONE_OUT:
+        return leave_one_out(histories)
+    if data.split == GLOBAL_TIME:
+        return global_time(histories, data.validation_share, data.test_share)
+    return user_holdout(histories, data.validation_share, data.test_share, data.split_seed)
+
+
+def training_texts(tables: Tables, recipe: Recipe) -> dict[str, list[str]]:
+    """What the columns that the recipe's tasks name say of each training event, "" where nothing: place in a prompt -> texts,
+    in the order of the training histories. No other event is looked at.
+    """
+    if not recipe.tasks.columns:
+        return {}
+    known = tables.catalogue.rows(tables.interactions.table.column(ITEM_ID)) >= 0
+    table = tables.interactions.table.filter(pa.array(known))
+    events = cut_histories(Interactions(table).histories(EventNumbers()), recipe.data).train.items
+    return {
+        place: [plain_text(value) for value in table.column(column).take(pa.array(events)).to_pylist()]
+        for place, column in recipe.tasks.columns.items()
+    }
+
+
 def split_histories(histories: Histories, recipe: Recipe) -> Split:
     """Cut as the recipe says. Raises `DataError` when nothing is left to validate or test on."""
-    data = recipe.data
-    if data.split == LEAVE_ONE_OUT:
-        split = leave_one_out(histories)
-    elif data.split == GLOBAL_TIME:
-        split = global_time(histories, data.validation_share, data.test_share)
-    else:
-        split = user_holdout(histories, data.validation_share, data.test_share, data.split_seed)
+    data, split = recipe.data, cut_histories(histories, recipe.data)
     chosen = split.about(data.questions)
     for part in ("validation", "test"):
         found, left = len(getattr(split, part)), len(getattr(chosen, part))

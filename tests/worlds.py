@@ -1,5 +1,7 @@
-"""Small random worlds for the decoding tests: models of several families, catalogues, and scoring by brute force."""
+"""Small random worlds for the decoding tests: models of several families, catalogues, and scoring by brute force; and tiny
+stand-ins for pretrained models."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from transformers import (
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.models.tokens import TokenLayout
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ALL = 4096  # a beam wider than any catalogue here
 MAX_HISTORY = 6
@@ -111,6 +113,27 @@ def write_t5(folder: Path, own_output: bool = False) -> Path:
     words = {"<pad>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, 50)}
     spelling = Tokenizer(models.WordLevel(words, unk_token="w2"))
     PreTrainedTokenizerFast(tokenizer_object=spelling, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+def write_llm(folder: Path, texts: Iterable[str], positions: int = 512, tied: bool = True) -> Path:
+    """A tiny "pretrained" Qwen3 that can spell anything: byte pairs learned from `texts`, as Qwen3's own are learned from more.
+    As there, the end token begins a history, and the model has more rows than its tokenizer has words."""
+    spelling = Tokenizer(models.BPE())
+    spelling.pre_tokenizer, spelling.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learner = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    spelling.train_from_iterator(texts, learner)
+    PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
+    torch.manual_seed(1)
+    model = Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=positions, tie_word_embeddings=tied, bos_token_id=None,
+        eos_token_id=0,
+    ))  # fmt: skip
+    with torch.no_grad():  # words far apart, measured in steps of training, as pretrained ones are
+        model.get_input_embeddings().weight.mul_(10)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -143,6 +143,15 @@ class Interactions:
         return Histories(names, np.concatenate([[0], np.cumsum(lengths)]), rows[order], times[order])
 
 
+class EventNumbers:
+    """Gives every event its own number, where a catalogue gives the row of its item: the histories then say which row of the
+    table stands where."""
+
+    def rows(self, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Row numbers of the events: int64 [n]."""
+        return np.arange(len(item_ids))
+
+
 def _whole_users(values: np.ndarray, users: np.ndarray, n_users: int) -> np.ndarray:
     """Sort keys [E]: `values`, but 0 throughout for every user who lacks any, so that a stable sort keeps that user's order."""
     lacking = np.bincount(users, np.isnan(values), n_users) > 0

@@ -58,11 +58,12 @@ def load_catalogue(source: Any, columns: Mapping[str, str] | None = None) -> Cat
         raise DataError(f"{_label(source)}: {error}") from error
 
 
-def load_interactions(source: Any, columns: Mapping[str, str] | None = None) -> Interactions:
-    """Read the interactions table: its user, item, timestamp and position columns alone. Raises `DataError`."""
+def load_interactions(source: Any, columns: Mapping[str, str] | None = None, extra: Sequence[str] = ()) -> Interactions:
+    """Read the interactions table: its user, item, timestamp and position columns, and those of `extra`, which must be there.
+    Raises `DataError`."""
     for name in columns or {}:
         check_choice("columns of the interactions table", name, INTERACTION_COLUMNS)
-    table = _read(source, columns, INTERACTION_COLUMNS, required=(USER_ID, ITEM_ID))
+    table = _read(source, columns, (*INTERACTION_COLUMNS, *extra), required=(USER_ID, ITEM_ID, *extra))
     try:
         return Interactions.from_table(table)
     except DataError as error:

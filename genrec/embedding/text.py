@@ -75,7 +75,7 @@ def render(catalogue: Catalogue, template: str) -> list[str]:
                 f"text.template names the column {name!r}; allowed are {catalogue.field_names}."
                 f"{nearest(name, catalogue.field_names)}"
             )
-    columns = {name: [_plain(value) for value in catalogue.table.column(name).to_pylist()] for name in set(names)}
+    columns = {name: [plain_text(value) for value in catalogue.table.column(name).to_pylist()] for name in set(names)}
     texts = []
     for row in range(len(catalogue)):
         # A separator whose column is empty goes with it: "A |  | C" would teach the encoder about pipes.
@@ -98,13 +98,14 @@ def narrowed(template: str, columns: Sequence[str]) -> str:
     )
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
+    """A value of a table in words: "" where there is none, numbers without needless digits, lists with commas."""
     if value is None:
         return ""
     if isinstance(value, float):
         return "" if value != value else f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(filter(None, map(_plain, value)))
+        return ", ".join(filter(None, map(plain_text, value)))
     return str(value).strip()
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.catalogue import Catalogue, require_columns
-from genrec.data.interactions import Histories, Interactions
+from genrec.data.interactions import EventNumbers, Histories, Interactions
 from genrec.data.splits import Split, exclude_seen_by_default
 from genrec.errors import DataError, SettingError, check_integer
 
@@ -98,7 +98,7 @@ def liked_events(
         )
     interactions, ratings = Interactions.from_table(table.filter(pa.array(clear))), ratings[clear]
     # The order inside users is that of `histories`; with numbers of events in place of items it says which event stands where.
-    numbers, histories = interactions.histories(_Numbers()), interactions.histories(catalogue)
+    numbers, histories = interactions.histories(EventNumbers()), interactions.histories(catalogue)
     by_id = np.argsort(histories.user_ids.astype(str), kind="stable")
     return histories.select(by_id), ratings[numbers.select(by_id).items] >= like
 
@@ -144,7 +144,7 @@ def implicit_popularity_negatives(
 
     def impressions(events: np.ndarray) -> Impressions:
         events = events[places[events] > 0]
-        drawn = _draw_unmet(histories, events, counts, repeats, random)
+        drawn = draw_unmet(histories, events, counts, repeats, random)
         events, drawn = events[drawn >= 0], drawn[drawn >= 0]
         both = np.tile(events, 2)
         labels = np.repeat([1, 0], len(events))
@@ -153,20 +153,13 @@ def implicit_popularity_negatives(
     return _checked(CtrTask("implicit_popularity_negatives", name_of_split, *map(impressions, parts)))
 
 
-class _Numbers:
-    """Gives every event its own number, where a catalogue gives the row of its item."""
-
-    def rows(self, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        return np.arange(len(item_ids))
-
-
 def _parts(histories: Histories, split: Callable[[Histories], Split]) -> tuple[str, list[np.ndarray]]:
     """The name of the split, and the events of training, validation and test: int64 arrays of numbers 0 .. E - 1."""
     cut = split(replace(histories, items=np.arange(len(histories.items))))
     return cut.name, [cut.train.items, cut.validation.items, cut.test.items]
 
 
-def _draw_unmet(
+def draw_unmet(
     histories: Histories, events: np.ndarray, counts: np.ndarray, repeats: bool, random: np.random.Generator
 ) -> np.ndarray:
     """One item per event, drawn by `counts` [N] from those that its user had not met then: int64, -1 where none is left."""

@@ -14,7 +14,8 @@ class ModelConfig:
     (one reads, another writes, a T5 from scratch as in TIGER); or "one-pass", a network that scores all items at once and has
     more settings in the section one_pass.
     pretrained: folder or hub name of a causal LM, or of a T5 for an encoder-decoder; None for a model from scratch.
-    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights.
+    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights. new_rows: where the rows of the codes
+    begin in a pretrained model, at the "mean" of all words, or each at the mean of the words in the "text" of its items.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
     blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
@@ -24,6 +25,7 @@ class ModelConfig:
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
     pretrained: str | None = None
     lora_rank: int = 16
+    new_rows: Literal["mean", "text"] = "mean"
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
@@ -37,6 +39,9 @@ class ModelConfig:
         for name in ("hidden_size", "layers", "heads", "feed_forward"):
             check_integer(name, getattr(self, name), 1)
         check_integer("lora_rank", self.lora_rank, 0)
+        check_choice("model.new_rows", self.new_rows, ["mean", "text"])
+        if self.new_rows == "text" and self.pretrained is None:
+            raise SettingError("model.new_rows 'text' needs a model that knows words. Set model.pretrained, or leave it out.")
         check_integer("model.user_tokens", self.user_tokens, 0)
         if self.user_tokens and self.architecture != ENCODER_DECODER:
             raise SettingError(

@@ -13,16 +13,19 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.models.config import ModelConfig
-from genrec.models.pretrained import load_grown
+from genrec.models.pretrained import Named, load_grown
 from genrec.models.tokens import TokenLayout
 
 
-def build_decoder(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> tuple[PreTrainedModel, TokenLayout]:
-    """The model to train and its token layout. `max_tokens` is the longest sequence it will see. Raises as `load_grown`."""
+def build_decoder(
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None
+) -> tuple[PreTrainedModel, TokenLayout]:
+    """The model to train and its token layout. `max_tokens` is the longest sequence it will see. named: what the rows of a
+    pretrained model's codes begin with, if not the mean of all words. Raises as `load_grown`."""
     if config.pretrained is None:
         layout = TokenLayout.from_scratch(sizes)
         return from_scratch(config, layout, max_tokens), layout
-    return load_grown(config, sizes, max_tokens)
+    return load_grown(config, sizes, max_tokens, named)
 
 
 def from_scratch(config: ModelConfig, layout: TokenLayout, max_tokens: int) -> PreTrainedModel:

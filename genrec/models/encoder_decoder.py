@@ -10,18 +10,18 @@ nothing else. Source of the shape: TIGER (arXiv 2305.05065), whose transformer i
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from genrec.models.config import ModelConfig
-from genrec.models.pretrained import load_grown
+from genrec.models.pretrained import Named, load_grown
 from genrec.models.tokens import TokenLayout
 
 
 def build_encoder_decoder(
-    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int = 0
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int = 0, named: Named | None = None
 ) -> tuple[PreTrainedModel, TokenLayout]:
-    """The model to train and its token layout. `max_tokens` is the longest sequence it will see. Raises as `load_grown`."""
+    """The model to train and its token layout. `max_tokens` and `named` as in `build_decoder`. Raises as `load_grown`."""
     if config.pretrained is None:
         layout = TokenLayout.from_scratch(sizes, config.user_tokens)
         return from_scratch(config, layout), layout
-    model, layout = load_grown(config, sizes, max_tokens)
+    model, layout = load_grown(config, sizes, max_tokens, named)
     if model.config.decoder_start_token_id is None:
         model.config.decoder_start_token_id = layout.pad  # as T5 was trained
     return model, layout

@@ -5,22 +5,43 @@ it. Words keep their rows and their meaning; codes get rows of their own behind 
 """
 
 import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from genrec.errors import MissingDependencyError, SettingError
 from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
 from genrec.models.tokens import TokenLayout
+from genrec.models.words import Texts, Words
 
 # The optimiser's answer to "how far off was the random start of a new row": larger than the noise that breaks ties, smaller
 # than the spread of the rows that the model knows.
 NEW_ROW_NOISE = 0.02
+NAME_TOKENS = 64  # of an item's text that its codes' rows begin with
 # Encoder-decoders whose positions are distances, which is what the search over codes needs (decoding/steps.py).
 RELATIVE = ("t5", "mt5", "umt5")
 WANTED = {DECODER: "a causal language model", ENCODER_DECODER: f"a T5 (model types {', '.join(RELATIVE)})"}
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """codes: int [N, L]. texts: what the N items are, in words."""
+
+    codes: np.ndarray
+    texts: Sequence[str]
 
 
 def check_pretrained(config: ModelConfig) -> None:
@@ -48,8 +69,11 @@ def check_pretrained(config: ModelConfig) -> None:
         )
 
 
-def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> tuple[PreTrainedModel, TokenLayout]:
-    """The pretrained model with one new row per new token, in and out, started near the mean of the known rows.
+def load_grown(
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None
+) -> tuple[PreTrainedModel, TokenLayout]:
+    """The pretrained model with one new row per new token, in and out, started near the mean of the known rows, or with
+    `named` near those of the words of its items.
 
     With `lora_rank` > 0 the model comes wrapped by peft: adapters on every linear layer, and of the embeddings only the new
     rows trained. Raises as `check_pretrained`, and `SettingError` for a model too short for `max_tokens`.
@@ -68,20 +92,54 @@ def load_grown(config: ModelConfig, sizes: tuple[int, ...], max_tokens: int) -> 
             f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
             f"Lower training.max_history to {(longest - 1) // len(sizes) - 1} or less."
         )
-    starts = [i for i in (text_tokenizer.bos_token_id, text_tokenizer.eos_token_id) if i is not None]
-    if not starts:
-        raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
-    pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
-    layout = TokenLayout(embedding_rows(model), tuple(sizes), starts[0], pad, config.user_tokens)
-    tied = grow(model, layout)
+    layout = _layout(config, text_tokenizer, embedding_rows(model), sizes)
+    words = None if named is None else word_shares(named, layout, text_tokenizer)
+    tied = grow(model, layout, words)
     model.config.pad_token_id = layout.pad
     if config.lora_rank:
         model = with_lora(model, layout, config, tied)
     return model, layout
 
 
-def grow(model: PreTrainedModel, layout: TokenLayout) -> bool:
-    """Give `model` the rows of the new tokens. Returns whether what goes in and what comes out are one matrix, as before."""
+def layout_alone(config: ModelConfig, sizes: tuple[int, ...]) -> tuple[TokenLayout, PreTrainedTokenizerBase]:
+    """The layout that `load_grown` would give, and the text tokenizer, without reading the weights. Raises as
+    `check_pretrained`."""
+    assert config.pretrained is not None
+    check_pretrained(config)
+    try:
+        text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
+    except (OSError, ValueError) as error:
+        raise _not_there(config, error) from None
+    rows = AutoConfig.from_pretrained(config.pretrained).get_text_config().vocab_size
+    return _layout(config, text_tokenizer, rows, sizes), text_tokenizer
+
+
+def _layout(config: ModelConfig, text_tokenizer: PreTrainedTokenizerBase, rows: int, sizes: tuple[int, ...]) -> TokenLayout:
+    starts = [i for i in (text_tokenizer.bos_token_id, text_tokenizer.eos_token_id) if i is not None]
+    if not starts:
+        raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
+    pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
+    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens)
+
+
+def word_shares(named: Named, layout: TokenLayout, text_tokenizer: PreTrainedTokenizerBase) -> csr_array:
+    """How much each word is in the items of each code: float32 [codes of all levels, known rows]. Every item of a code weighs
+    the same, and every word of an item; the rows of codes without words are 0.
+    """
+    texts: Texts = Words(text_tokenizer, layout.base, NAME_TOKENS).texts(named.texts)
+    there = np.flatnonzero(texts.lengths)
+    weights = np.repeat(1 / texts.lengths[there], texts.lengths[there])
+    words = csr_array((weights, texts.tokens, texts.indptr), (len(texts), layout.base))
+    codes = (layout.to_tokens(named.codes[there]) - layout.base).reshape(-1)
+    items = np.repeat(there, layout.levels)
+    counts = np.bincount(codes, minlength=len(layout.code_tokens))
+    members = csr_array((1 / counts[codes], (codes, items)), (len(layout.code_tokens), len(texts)))
+    return (members @ words).astype(np.float32)
+
+
+def grow(model: PreTrainedModel, layout: TokenLayout, words: csr_array | None = None) -> bool:
+    """Give `model` the rows of the new tokens. words: where those of the codes begin, as `word_shares` gives it. Returns
+    whether what goes in and what comes out are one matrix, as before."""
     known, output = layout.base, typing.cast(nn.Linear, model.get_output_embeddings())
     tied = output.weight is model.get_input_embeddings().weight
     verbosity = logging.get_verbosity()
@@ -98,7 +156,11 @@ def grow(model: PreTrainedModel, layout: TokenLayout) -> bool:
         for matrix in matrices:
             weight = typing.cast(Tensor, matrix.weight)
             noise = torch.randn(len(weight) - known, weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
-            weight[known:] = weight[:known].mean(0) + noise
+            start = weight[:known].mean(0).repeat(len(weight) - known, 1)
+            if words is not None:
+                told = np.flatnonzero(words.sum(axis=1))
+                start[told] = torch.from_numpy(words[told] @ weight[:known].numpy())
+            weight[known:] = start + noise
     return tied
 
 

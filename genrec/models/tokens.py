@@ -78,6 +78,11 @@ class TokenLayout:
         """How a code token is written where people look at it, e.g. `<c1_37>`."""
         return f"<c{level}_{code}>"
 
+    def name_of(self, token: int) -> str:
+        """The same of a token id, which must be a code."""
+        level = int(np.searchsorted(self.offsets, token, side="right")) - 1
+        return self.name(level, token - int(self.offsets[level]))
+
 
 def write_histories(
     histories: Sequence[np.ndarray], codes: np.ndarray, layout: TokenLayout, users: Sequence[str | None] | None = None

@@ -41,6 +41,7 @@ from genrec.models.tokens import TokenLayout
 from genrec.training.distillation import Distillation
 from genrec.training.examples import Collator, HistoryWindows, LengthBatches
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
+from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class ScoreBar(ProgressCallback):
             self.training_bar.set_postfix(self.shown)
 
 
-Batches = LengthBatches | TargetBatches
+Batches = LengthBatches | TargetBatches | MixBatches
 
 
 class RecommendationTrainer(Trainer):
@@ -185,12 +186,14 @@ def train(
     exclude_seen: bool,
     seed: int = 0,
     vectors: np.ndarray | None = None,
+    mix: Mix | None = None,
 ) -> TrainingResult:
     """Train `model`, a decoder or an encoder-decoder, in place and leave it at its best validation score. Checkpoints live in
     `folder`.
 
     snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
-    [N, D], needed for distillation.
+    [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. Raises `SettingError`
+    for a split or a mix that this model cannot be trained on.
     """
     if config.distillation:
         if vectors is None or hasattr(model, "merge_and_unload") or model.config.is_encoder_decoder:
@@ -199,7 +202,11 @@ def train(
                 "encoder-decoder."
             )
         model.distillation = Distillation(model.config.hidden_size, vectors, config.distillation)
-    examples, batches, collator = _examples(model, layout, snapshot.codes, split.train, config, seed)
+    if mix is None:
+        examples, batches, collator = _examples(model, layout, snapshot.codes, split.train, config, seed)
+    else:
+        check_length(model, mix)
+        examples, batches, collator = mix, MixBatches(mix, config.batch_tokens, seed), MixCollator(layout.pad)
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):
         raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")
@@ -272,6 +279,16 @@ def _examples(
         LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed),
         Collator(codes, layout, items=config.distillation > 0),
     )
+
+
+def check_length(model: PreTrainedModel, mix: Mix) -> None:
+    """Raise `SettingError` where a sample of the mix may be longer than the model reads."""
+    longest, most = int(mix.longest.max()), getattr(model.config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise SettingError(
+            f"The model reads at most {most} tokens, and the longest prompt of tasks may have {longest}. Lower "
+            "training.max_history or tasks.text_tokens."
+        )
 
 
 def stopped_early(checkpoint: Path, patience: int) -> bool:
