@@ -150,6 +150,8 @@ TASKS = (
         "A shopper who has had {history} searches for {query}. Show",
         "History: {history}\nQuery: {query}\nItem:",
         "Owner of {history}, now in need of {query}. Recommend",
+        "Preference: {preference}\nQuery: {query}\nItem:",
+        "History: {history}\nPreference: {preference}\nQuery: {query}\nItem:",
     )),
     Task("attribute", FIELDS, every_next_item, _sentences(
         "{item}",
