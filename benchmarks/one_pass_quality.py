@@ -5,8 +5,8 @@
     python benchmarks/one_pass_quality.py ... composed ids codes vectors "loss codes" "history 20"
 
 Every row but sasrec is training/recipes/fused.yaml with the changes named in ROWS. Each is fitted once per seed and measured
-twice on the test questions, by the model alone and with the votes, whose weights were chosen on validation. Codes are made once
-per seed. A fit that was stopped begins anew, finished ones are only measured.
+twice on the test questions, by the model alone and with the votes, whose weights were chosen on validation. Seeds are the
+network's: codes are made once. A fit that was stopped begins anew, finished ones are only measured.
 
 Prints the data's hashes, Recall and NDCG masked and unmasked, and NDCG@10 (masked) with paired tests against the floor, Holm-
 corrected, seeds pooled.
@@ -36,15 +36,15 @@ ROWS: dict[str, dict] = {
     "codes": {"one_pass.parts": ["codes"], "one_pass.id_dropout": 0.0},
     "vectors": {"one_pass.parts": ["vectors"], "one_pass.id_dropout": 0.0},
     "codes and vectors": {"one_pass.parts": ["codes", "vectors"], "one_pass.id_dropout": 0.0},
-    "loss codes": {"one_pass.loss": "codes"},
+    "loss codes": {"one_pass.loss": "codes", "one_pass.sampled": 0},
     "no id dropout": {"one_pass.id_dropout": 0.0},
     "history 20": {"training.max_history": 20},
     "temperature .05": {"one_pass.temperature": 0.05},
     "temperature .1": {"one_pass.temperature": 0.1},
     "width 64": {"model.hidden_size": 64, "model.feed_forward": 256},
     "layers 1": {"model.layers": 1},
-    "dropout .3": {"model.dropout": 0.3},
-    "sampled 2048": {"one_pass.sampled": 2048},
+    "dropout .2": {"model.dropout": 0.2},
+    "all items": {"one_pass.sampled": 0},
 }
 SASREC, FLOOR = "sasrec", "cooccurrence-tfidf"
 
@@ -82,9 +82,9 @@ def measured(row: str, seed: int, split, arguments: argparse.Namespace) -> list[
     out = arguments.out / f"{row.replace(' ', '_')}-{seed}"
     epochs = {} if arguments.epochs is None else {"training.epochs": arguments.epochs}
     recipe = load_recipe(RECIPE, {"seed": seed, "evaluation.baselines": [], "evaluation.max_questions": 1} | epochs | ROWS[row])
-    codes = arguments.out / f"codes-{seed}"
+    codes = arguments.out / "codes"
     if not (codes / MANIFEST).exists():
-        tokenize(**tables, out=codes, recipe=recipe)
+        tokenize(**tables, out=codes, recipe=load_recipe(RECIPE))
     if not (out / MANIFEST).exists():
         fit(**tables, out=out, recipe=recipe, codes=codes)
     recommender = Recommender.load(out)

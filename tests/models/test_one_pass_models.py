@@ -223,12 +223,12 @@ def test_a_shared_vocabulary_has_one_embedding_per_code() -> None:
     assert torch.equal(model.codes(torch.tensor([[3, 3, 3]]))[0, 0], model.codes(torch.tensor([[3, 3, 3]]))[0, 2])
 
 
-def test_a_composed_item_is_the_mean_of_its_embeddings_plus_its_projected_vector() -> None:
+def test_a_composed_item_is_the_sum_of_its_parts_and_codes_weigh_as_one_of_them() -> None:
     model, known = make(METHODS["composed"]), items(METHODS["composed"])
     assert model.codes is not None
     codes = model.codes(known.codes)
     ids = model.identifier.ids(known.ids)
-    by_hand = torch.cat([codes, ids.unsqueeze(1)], dim=1).mean(dim=1) + known.vectors @ model.identifier.project.weight.T
+    by_hand = codes.sum(dim=1) / codes.shape[1] ** 0.5 + ids + known.vectors @ model.identifier.project.weight.T
     torch.testing.assert_close(model.tokens(known)[:, 0], by_hand)
 
 

@@ -3,7 +3,7 @@
 In: `Items`, what is known of some catalogue rows. Out: [n, S, d], the slots of each. The same vectors are what a state is
 compared with when whole items are asked for.
 
-`Pooled`: the mean of the embeddings of an item's codes (RPG, arXiv 2506.05781) and of its id, plus its projected vector.
+`Pooled`: the embeddings of an item's codes in one (RPG, arXiv 2506.05781), plus that of its id, plus its projected vector.
 `PerCode`: a slot per code, its embedding plus the slice of the item's vector (RecGPT, arXiv 2506.06270).
 `ContinuousSet`: one collaborative token and the pieces of an auto-encoder's latent of the content (SETRec, arXiv 2502.10833).
 `Dual`: the item by its codes, weighed item by item, and by its id, which reads the codes by cross-attention (H2Rec, arXiv
@@ -102,12 +102,13 @@ def id_table(shape: Shape) -> nn.Embedding:
 
 
 class Pooled(nn.Module):
-    """One slot: the mean of the parts that have embeddings, plus the projected vector."""
+    """One slot: the sum of the codes' embeddings over the root of their number, plus the id's, plus the projected vector. Each
+    part is as long as the others at first: in a mean over codes and id, 16 codes would leave the id a whisper."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         parts = shape.config.parts
-        self.parts, self.count = parts, len(shape.sizes) * ("codes" in parts) + ("id" in parts)
+        self.parts, self.scale = parts, len(shape.sizes) ** -0.5
         self.cold, self.ids = Cold(shape), id_table(shape) if "id" in parts else None
         self.project = nn.Linear(shape.content + shape.collaborative, shape.width, bias=False) if "vectors" in parts else None
 
@@ -117,9 +118,9 @@ class Pooled(nn.Module):
         ids, vectors = self.cold(items)
         if "codes" in self.parts:
             assert codes is not None
-            found.append(codes.total(items.codes) / self.count)
+            found.append(codes.total(items.codes) * self.scale)
         if self.ids is not None:
-            found.append(self.ids(ids) / self.count)
+            found.append(self.ids(ids))
         if self.project is not None:
             found.append(self.project(vectors))
         return torch.stack(found).sum(dim=0).unsqueeze(1)
