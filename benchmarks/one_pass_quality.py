@@ -1,8 +1,8 @@
 """One-pass models beside the training-free floor and SASRec, with and without fusion, and what each choice is worth.
 
-    python benchmarks/one_pass_quality.py --items items.parquet --interactions events.parquet --out runs/race composed sasrec
-    python benchmarks/one_pass_quality.py ... --seeds 0 1 2 composed
-    python benchmarks/one_pass_quality.py ... composed ids codes vectors "loss codes" "history 20"
+    python benchmarks/one_pass_quality.py composed sasrec --items items.parquet --interactions events.parquet --out runs/race
+    python benchmarks/one_pass_quality.py composed --seeds 0 1 2 ...
+    python benchmarks/one_pass_quality.py composed ids codes vectors "loss codes" "history 20" ...
 
 Every row but sasrec is training/recipes/fused.yaml with the changes named in ROWS. Each is fitted once per seed and measured
 twice on the test questions, by the model alone and with the votes, whose weights were chosen on validation. Seeds are the
