@@ -54,8 +54,8 @@ class TrainingConfig:
     """epochs: passes over the data at most. batch_tokens: tokens per step. learning_rate: peak of the schedule.
     weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
-    fp32. windows_per_user: stretches of max_history + 1 items that one history gives a decoder, the latest ones; 0 for all.
-    targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn anew each epoch from all
+    fp32. windows_per_user: stretches of max_history + 1 items of one history that a decoder or a one-pass model learns, the
+    latest ones; 0 for all. targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn anew each epoch from all
     parts of the history; 0 for all. The history is read again for each, so 4 make an epoch two to three times as long as a
     decoder's, and all make it seven times as long where histories are short and far longer where they are long.
     distillation: weight of a loss that lets the model's
