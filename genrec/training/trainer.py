@@ -55,9 +55,10 @@ class TrainingConfig:
     weight_decay: AdamW's. warmup: share of all steps. patience: epochs without a better validation score before stopping.
     max_history: items of a history that the model sees, the latest. precision: "auto" is bf16 on a GPU that has it, else
     fp32. windows_per_user: stretches of max_history + 1 items of one history that a decoder or a one-pass model learns, the
-    latest ones; 0 for all. targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn anew each epoch from all
-    parts of the history; 0 for all. The history is read again for each, so 4 make an epoch two to three times as long as a
-    decoder's, and all make it seven times as long where histories are short and far longer where they are long.
+    latest ones; 0 for all. targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn
+    anew each epoch from all parts of the history; 0 for all. The history is read again for each, so 4 make an epoch two to
+    three times as long as a decoder's, and all make it seven times as long where histories are short and far longer where they
+    are long.
     distillation: weight of a loss that lets the model's
     state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
     validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
