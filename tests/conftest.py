@@ -1,5 +1,6 @@
 """Shared by all tests: a small synthetic shop and one bundle fitted on it (once per test process)."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from genrec.data.synthetic import make_shop
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
 
+logging.raiseExceptions = False  # servers in threads log when a test's output is closed already: no news, and long
 settings.register_profile("genrec", deadline=None)  # a busy machine is no mistake
 settings.load_profile("genrec")
 
