@@ -7,12 +7,12 @@ the model alone; users per second of scoring the catalogue and of a whole reques
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from one_pass_scoring import seconds
 
 from genrec.decoding.allowed import Allowed
 from genrec.decoding.one_pass import OnePassRanker, live_rows
@@ -22,17 +22,6 @@ from genrec.evaluate_bundle import evaluate_bundle
 from genrec.recommender import Recommender
 
 K = 10
-
-
-def seconds(work: Callable[[], object], repeat: int) -> float:
-    """The best of some runs, after one that does not count."""
-    work()
-    taken = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
 
 
 def main() -> None:

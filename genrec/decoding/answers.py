@@ -14,6 +14,7 @@ import numpy as np
 from genrec.data.interactions import Histories
 from genrec.decoding.diversity import Selection
 from genrec.decoding.snapshot import Query, Snapshot
+from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 
 Answer = tuple[np.ndarray, np.ndarray]
@@ -57,6 +58,12 @@ def under_caps(queries: Sequence[Query], search: Search) -> list[Answer]:
         answered = zip(waiting, search(waiting, kept_out), strict=True)
         waiting = [n for n, (rows, scores) in answered if not selections[n].take(rows, scores, queries[n].k)]
     return [selection.result() for selection in selections]
+
+
+def check_sizes(catalogue: Sequence[int], model: Sequence[int]) -> None:
+    """Raise `SettingError` unless both have as many codes per level [L]."""
+    if tuple(catalogue) != tuple(model):
+        raise SettingError(f"The catalogue has codes per level {catalogue}, the model {model}: they do not fit.")
 
 
 def as_arrays(answers: Sequence[Answer], k: int) -> Answer:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories, pad_histories
-from genrec.decoding.answers import Answer, as_arrays, under_caps
+from genrec.decoding.answers import Answer, as_arrays, check_sizes, under_caps
 from genrec.decoding.fusion import Fusion
 from genrec.decoding.scoring import CELLS, Score, best_rows, dots, mixed, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
@@ -54,10 +54,8 @@ class OnePassRanker:
         """train_counts: int [N], training events of each item of the fit. width: how many numbers of a state and of an item are
         looked at, one of those that were trained to do alone (None: all). fusion: what is added to the model's scores."""
         shape = model.shape
-        if tuple(shape.sizes) != tuple(layout.sizes) or tuple(snapshot.index.sizes) != tuple(layout.sizes):
-            raise SettingError(
-                f"The catalogue has codes per level {snapshot.index.sizes}, the model {shape.sizes}: they do not fit."
-            )
+        check_sizes(layout.sizes, shape.sizes)
+        check_sizes(snapshot.index.sizes, shape.sizes)
         if len(train_counts) != shape.items:
             raise SettingError(f"The model was fitted on {shape.items} items, there are counts of {len(train_counts)}.")
         self.width = shape.width if width is None else width

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from genrec.data.interactions import Histories
-from genrec.decoding.answers import Answer, as_arrays, under_caps
+from genrec.decoding.answers import Answer, as_arrays, check_sizes, under_caps
 from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.fusion import Fusion
 from genrec.decoding.snapshot import Query, Rules, Snapshot
@@ -51,10 +51,7 @@ class BeamRanker:
                 f"The codes need tokens up to {layout.vocabulary_size - 1}; the model has {rows} token rows. It belongs to "
                 "another code table."
             )
-        if tuple(snapshot.index.sizes) != tuple(layout.sizes):
-            raise SettingError(
-                f"The catalogue has codes per level {snapshot.index.sizes}, the model {layout.sizes}: they do not fit."
-            )
+        check_sizes(snapshot.index.sizes, layout.sizes)
         check_model(model, 1 + layout.levels * (max_history + 1))
         self.model, self.layout, self.snapshot, self.head = model, layout, snapshot, Head(model)
         self.beam_width, self.max_history, self.name, self.fusion = beam_width, max_history, name, fusion
