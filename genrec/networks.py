@@ -5,6 +5,7 @@ float32 and used in float64, so that an item's codes do not depend on who else i
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,3 +177,18 @@ def check_training(steps: int, batch_size: int, learning_rate: float, seed: int)
     check_integer("seed", seed, 0, 2**31 - 1)
     if not learning_rate > 0:
         raise SettingError(f"learning_rate must be above 0, got {learning_rate}.")
+
+
+def low_pass(history: int, frequencies: int) -> Tensor:
+    """[history, history], lower triangle: row t gives the lowest `frequencies` of a sequence that ends at position t, at that
+    position (BSARec, arXiv 2312.10325). Zeros before the sequence fill it up to `history` items.
+
+    Keeping frequencies f < F of a transform over n items weighs the item that is a steps back by
+    sum over f of m * cos(2 pi f a / n) / n, with m = 2 for each f that stands for itself and its mirror image, else 1.
+    """
+    step = torch.arange(history, dtype=torch.float64)
+    frequency = torch.arange(frequencies, dtype=torch.float64)
+    mirrored = torch.where((frequency > 0) & (2 * frequency < history), 2.0, 1.0)
+    weights = (mirrored * torch.cos(2 * math.pi * step[:, None] * frequency / history)).sum(dim=1) / history
+    back = (step[:, None] - step).long()
+    return torch.where(back >= 0, weights[back.clamp(min=0)], 0.0).float()

@@ -16,6 +16,7 @@ COUNT, HISTORY, SIZES = 20, 4, (4, 3)
 # One-pass recommenders by the choices of their papers.
 METHODS = {
     "composed": OnePassConfig(),
+    "filtered": OnePassConfig(filter_weight=0.5, frequencies=2),
     "rpg": OnePassConfig(parts=("codes",), loss="codes"),
     "recgpt": OnePassConfig(identifier="codes", loss="codes"),
     "setrec": OnePassConfig(identifier="set", attention="blocked", loss="slots"),

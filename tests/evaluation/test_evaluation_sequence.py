@@ -16,9 +16,10 @@ from genrec.errors import DataError, SettingError
 from genrec.evaluation.baselines import sequence_ranker
 from genrec.evaluation.baselines.popularity import Popularity
 from genrec.evaluation.baselines.sequence_losses import Sampler, full_cross_entropy, sampled_cross_entropy
-from genrec.evaluation.baselines.sequence_network import SequenceConfig, SequenceNetwork, low_pass
+from genrec.evaluation.baselines.sequence_network import SequenceConfig, SequenceNetwork
 from genrec.evaluation.baselines.sequence_ranker import BSAREC, SASREC, SequenceRanker, training_windows
 from genrec.evaluation.evaluate import evaluate
+from genrec.networks import low_pass
 
 ITEMS = 12
 SMALL = {"width": 16, "heads": 2, "history": 8, "dropout": 0.1, "epochs": 30, "batch_size": 64, "learning_rate": 1e-2}

@@ -344,6 +344,10 @@ def test_a_model_without_a_mixture_has_no_weight_for_it() -> None:
         ({"mixture": 3, "mixture_decay": 1.5}, "mixture_decay must be 'auto' or from 0 to 1, got 1.5"),
         ({"mixture_decay": 0.5}, "Set one_pass.mixture above 1"),
         ({"widths": (8,), "loss": "codes"}, "one_pass.widths cut vectors of items"),
+        ({"filter_weight": 1.0}, "filter_weight must be from 0 to below 1, got 1.0"),
+        ({"frequencies": 0}, "one_pass.frequencies must be"),
+        ({"filter_weight": 0.5, "identifier": "codes"}, "one state per item.*got 'codes' with 'hybrid'"),
+        ({"filter_weight": 0.5, "attention": "blocked"}, "one state per item.*got 'pooled' with 'blocked'"),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused(settings: dict, message: str) -> None:
@@ -355,6 +359,23 @@ def test_widths_are_sorted_below_the_whole_and_end_with_it() -> None:
     assert Shape(OnePassConfig(widths=(8, 4, 8)), SIZES, COUNT, 6, 4, HISTORY, 16).widths == (4, 8, 16)
     with pytest.raises(SettingError, match="must be below model.hidden_size, 16, which is always trained, got 16"):
         Shape(OnePassConfig(widths=(4, 16)), SIZES, COUNT, 6, 4, HISTORY, 16)
+
+
+def test_a_filter_has_no_more_frequencies_than_the_history() -> None:
+    Shape(OnePassConfig(filter_weight=0.5, frequencies=4), SIZES, COUNT, 6, 4, HISTORY, 16)
+    with pytest.raises(SettingError, match="frequencies must be at most 4 where training.max_history is 6, got 5"):
+        Shape(OnePassConfig(filter_weight=0.5, frequencies=5), SIZES, COUNT, 6, 4, HISTORY, 16)
+
+
+def test_a_filter_lets_old_items_count_where_attention_is_off() -> None:
+    model = make(METHODS["filtered"])
+    tokens = model.tokens(items(METHODS["filtered"]))
+    with torch.no_grad():
+        for block in model.encoders[0].blocks:
+            block.out.weight.zero_()
+            block.out.bias.zero_()
+    one, other = model.states(tokens[torch.tensor([[1, 2, 3, 4]])]), model.states(tokens[torch.tensor([[9, 2, 3, 4]])])
+    assert (one[0, 4] - other[0, 4]).abs().max() > 1e-3
 
 
 def test_a_set_needs_both_kinds_of_vectors() -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec.errors import SettingError, check_integer
-from genrec.networks import check_training
+from genrec.networks import check_training, low_pass
 
 
 @dataclass(frozen=True)
@@ -137,18 +137,3 @@ class _Block(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         low = self.low_pass[: x.shape[1], : x.shape[1]] @ x
         return low + self.beta**2 * (x - low)
-
-
-def low_pass(history: int, frequencies: int) -> Tensor:
-    """[history, history], lower triangle: row t gives the lowest `frequencies` of a sequence that ends at position t, at that
-    position. Zeros before the sequence fill it up to `history` items.
-
-    Keeping frequencies f < F of a transform over n items weighs the item that is a steps back by
-    sum over f of m * cos(2 pi f a / n) / n, with m = 2 for each f that stands for itself and its mirror image, else 1.
-    """
-    step = torch.arange(history, dtype=torch.float64)
-    frequency = torch.arange(frequencies, dtype=torch.float64)
-    mirrored = torch.where((frequency > 0) & (2 * frequency < history), 2.0, 1.0)
-    weights = (mirrored * torch.cos(2 * math.pi * step[:, None] * frequency / history)).sum(dim=1) / history
-    back = (step[:, None] - step).long()
-    return torch.where(back >= 0, weights[back.clamp(min=0)], 0.0).float()

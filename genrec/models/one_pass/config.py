@@ -32,6 +32,8 @@ class OnePassConfig:
     states of a user. mask_share: share of codes hidden for the second.
     widths: numbers of a state and of an item that must do alone, the first so many, each below model.hidden_size: one training
     makes a recommender of each (Matryoshka, arXiv 2205.13147 and 2409.16627); empty for the whole only.
+    filter_weight: share of a low-pass over time in each block, beside attention (BSARec, arXiv 2312.10325), 0 for none.
+    frequencies: how many it counts as low, the constant included.
     mixture: states of a user that speak together, those after the last so many items; 1 for the one after the last item. The
     score is then the logarithm of the weighed mean of their probabilities. mixture_decay: what a state weighs beside the one
     after it, from 0 (nothing) to 1 (the same); "auto" chooses it on validation.
@@ -53,6 +55,8 @@ class OnePassConfig:
     user_alignment: float = 0.0
     mask_share: float = 0.2
     widths: tuple[int, ...] = ()
+    filter_weight: float = 0.0
+    frequencies: int = 3
     mixture: int = 1
     mixture_decay: float | Literal["auto"] = "auto"
 
@@ -80,6 +84,9 @@ class OnePassConfig:
                 raise SettingError(f"one_pass.{name} must be 0 or more, got {getattr(self, name)}.")
         if self.semantic_weight != "auto" and not 0 <= self.semantic_weight <= 1:
             raise SettingError(f"one_pass.semantic_weight must be 'auto' or from 0 to 1, got {self.semantic_weight}.")
+        if not 0 <= self.filter_weight < 1:
+            raise SettingError(f"one_pass.filter_weight must be from 0 to below 1, got {self.filter_weight}.")
+        check_integer("one_pass.frequencies", self.frequencies, 1)
         check_integer("one_pass.mixture", self.mixture, 1)
         if self.mixture_decay != "auto" and not 0 <= self.mixture_decay <= 1:
             raise SettingError(f"one_pass.mixture_decay must be 'auto' or from 0 to 1, got {self.mixture_decay}.")
@@ -101,12 +108,26 @@ class OnePassConfig:
             raise SettingError("one_pass.sampled draws items, and the loss 'codes' asks for codes. Leave it out.")
         if self.loss == "codes" and self.widths:
             raise SettingError("one_pass.widths cut vectors of items, and the loss 'codes' asks for codes. Leave it out.")
+        single = self.attention == "branches" or (self.identifier == "pooled" and self.attention == "hybrid")
+        if self.filter_weight and not single:
+            raise SettingError(
+                "one_pass.filter_weight filters one state per item: it needs the identifier 'pooled' with the attention "
+                f"'hybrid', or the attention 'branches', got {self.identifier!r} with {self.attention!r}. Leave it out."
+            )
         if self.mixture == 1 and self.mixture_decay != "auto":
             raise SettingError("one_pass.mixture_decay weighs the states of a mixture. Set one_pass.mixture above 1.")
         if self.cold_id == "shared" and not self.id_dropout:
             raise SettingError("one_pass.cold_id 'shared' is learned where ids are hidden. Set one_pass.id_dropout above 0.")
         if (self.item_alignment or self.user_alignment) and self.identifier != "dual":
             raise SettingError("one_pass.item_alignment and user_alignment are of the identifier 'dual'. Leave them out.")
+
+    def check_frequencies(self, history: int) -> None:
+        """Refuse more frequencies than a history of so many items has, the start item included."""
+        most = (history + 1) // 2 + 1
+        if self.filter_weight and self.frequencies > most:
+            raise SettingError(
+                f"one_pass.frequencies must be at most {most} where training.max_history is {history}, got {self.frequencies}."
+            )
 
     def check_widths(self, hidden: int) -> None:
         """Refuse widths that are none of a network of width `hidden`."""
@@ -149,6 +170,7 @@ class Shape:
                 "Set text.collaborative_width above 0."
             )
         self.config.check_widths(self.width)
+        self.config.check_frequencies(self.history)
 
     @property
     def widths(self) -> tuple[int, ...]:

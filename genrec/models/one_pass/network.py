@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genrec.errors import check_choice
 from genrec.models.one_pass.config import Shape
+from genrec.networks import low_pass
 
 
 def attention_mask(attention: str, items: int, slots: int) -> Tensor:
@@ -41,7 +42,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Module) ->
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron; each on normalised input, with dropout and a residual sum."""
+    """Attention, with a filter over time beside it where there is one, then a perceptron; each on normalised input, with
+    dropout and a residual sum. The filter is BSARec's (arXiv 2312.10325), low(x) + beta**2 * (x - low(x)), causal."""
+
+    low_pass: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -51,13 +55,22 @@ class Block(nn.Module):
         self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.wide, self.narrow = nn.Linear(width, shape.feed_forward), nn.Linear(shape.feed_forward, width)
         self.dropout = nn.Dropout(shape.dropout)
+        self.filter_weight = shape.config.filter_weight
+        if self.filter_weight:
+            self.beta = nn.Parameter(torch.randn(width))
+            self.register_buffer("low_pass", low_pass(shape.history + 1, shape.config.frequencies), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, P, d] -> [B, P, d]. mask: bool [P, P]."""
         batch, length, width = x.shape
-        q, k, v = self.mixed(self.before(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        normal = self.before(x)
+        q, k, v = self.mixed(normal).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         seen = attend(q, k, v, mask[None, None], self.dropout)
-        x = x + self.dropout(self.out(seen.transpose(1, 2).reshape(batch, length, width)))
+        told = self.out(seen.transpose(1, 2).reshape(batch, length, width))
+        if self.filter_weight:
+            low = self.low_pass[:length, :length] @ normal
+            told = (1 - self.filter_weight) * told + self.filter_weight * (low + self.beta**2 * (normal - low))
+        x = x + self.dropout(told)
         return x + self.dropout(self.narrow(nn.functional.gelu(self.wide(self.between(x)))))
 
 
