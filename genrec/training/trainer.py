@@ -221,6 +221,7 @@ def train(
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         bf16=config.bf16,
+        use_cpu=not torch.cuda.is_available(),  # or bf16 is refused there
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

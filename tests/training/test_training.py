@@ -65,6 +65,12 @@ def test_an_encoder_decoder_learns_what_comes_next(tmp_path: Path) -> None:
     assert result.history[0]["eval_ndcg@10"] < result.best
 
 
+def test_bf16_learns_on_a_cpu_too_and_keeps_its_weights_in_float32(tmp_path: Path) -> None:
+    model, result = run(tmp_path, epochs=8, precision="bf16")
+    assert result.best > 0.8
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
 def test_item_ends_are_where_the_last_code_of_each_item_stands() -> None:
     windows = [np.array([3, 7, 9]), np.array([5])]
     batch = Collator(CODES, TokenLayout.from_scratch(SIZES), items=True)(windows)
