@@ -96,7 +96,11 @@ def measure(name: str, shop: Tables, others: dict[str, tuple[Catalogue, Interact
         here = adapt(there, shop.catalogue.table, Path(folder) / "zero-shot")
         adapted = time.perf_counter()
         known = read_manifest(here, BUNDLE)["adapted_from"]["known_texts"]
-        show(name, recipe.seed, "zero-shot", evaluate(Recommender.load(here).ranker, split.test), split.test)
+        ranker = Recommender.load(here).ranker
+        show(name, recipe.seed, "zero-shot", evaluate(ranker, split.test), split.test)
+        if ranker.fusion:
+            ranker.fusion = None
+            show(name, recipe.seed, "zero-shot, without votes", evaluate(ranker, split.test), split.test)
         if trained:
             own = fit(shop.catalogue.table, shop.interactions.table, Path(folder) / "own", alone)
             show(name, recipe.seed, "fitted here", evaluate(Recommender.load(own).ranker, split.test), split.test)

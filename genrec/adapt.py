@@ -6,6 +6,7 @@
 In: a bundle and the items table of a shop that its model never saw. Out: a bundle with the same weights, text encoder and item
 tokenizer, whose items have the codes and vectors that their texts give. Nothing is learned (zero-shot, as in RecGPT, arXiv
 2506.06270); text vectors are centred on the mean of their own shop, as in a fit, so that what all its items share says nothing.
+Votes of texts that the fit added to the scores (`fusion.votes: [texts]`) are those of the new items, as heavy as in the fit.
 No item has training events, so items with the same codes go by id.
 
 Legend: `N` items of the new catalogue, `D` vector width.
@@ -20,17 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from genrec.bundle import INDEX, Bundle, read_bundle, tie_rank, write_bundle
+from genrec.bundle import FUSION, INDEX, Bundle, read_bundle, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.codes import CodeTable
 from genrec.columns import ITEM_ID
 from genrec.data.catalogue import Catalogue
 from genrec.data.hashing import table_hash
 from genrec.data.readers import load_catalogue
+from genrec.decoding.fusion import Fusion
 from genrec.decoding.index import CatalogueIndex
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import narrowed, render
 from genrec.errors import BundleError, DataError, SettingError
+from genrec.evaluation.baselines.floor import FloorConfig
+from genrec.evaluation.baselines.neighbours import text_neighbours
 from genrec.recipe import DataConfig, Recipe, build
 from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import Published, check_policy, resolve
@@ -74,6 +78,9 @@ def adapt(
     if before.one_pass:
         before.load_one_pass("cpu").for_catalogue(len(catalogue)).save(out)
     (out / INDEX).parent.mkdir(exist_ok=True)
+    if before.fused:  # the weight of the fit, between the texts of this shop
+        alike = text_neighbours(render(catalogue, embedder.template), FloorConfig().neighbours)
+        replace(Fusion.load(before.folder / FUSION), matrices={"texts": alike}).save(out / FUSION)
     ties = tie_rank(before.settings.tie_rule, table.item_ids, counts)
     CatalogueIndex.build(table.codes, table.sizes, ties).save(out / INDEX, table.hash)
     hashes = {"items": table_hash(catalogue.table), "interactions": None}
@@ -125,9 +132,10 @@ def check_text_alone(bundle: Bundle, recipe: Recipe, embedder: ItemEmbedder) -> 
             f"The last code of {bundle.folder} names the item (tokenizer.collision_policy {bundle.codes.policy!r}), and what "
             f"was learned of it is true of no other item. Fit with 'shared', as {zero_shot}"
         )
-    if bundle.fused:
+    if bundle.fused and recipe.fusion.votes != ("texts",):
         raise SettingError(
-            f"The votes that {bundle.folder} adds to its model's scores are of its own items. Fit without fusion.votes."
+            f"The votes that {bundle.folder} adds to its model's scores, {list(recipe.fusion.votes)}, are of its own users. "
+            "Fit with fusion.votes [texts], or without."
         )
     if bundle.settings.users:
         raise SettingError(

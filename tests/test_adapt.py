@@ -1,7 +1,6 @@
 """`genrec adapt`: a model that knows items by their texts recommends in a shop that it never saw."""
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from quick import QUICK
 
 from genrec.adapt import adapt, check_text_alone
-from genrec.bundle import FUSION, Bundle, read_bundle
+from genrec.bundle import Bundle, read_bundle
 from genrec.cli import main
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
@@ -21,10 +20,12 @@ from genrec.data.writers import write_table
 from genrec.embedding.text import render
 from genrec.errors import BundleError, DataError, SettingError
 from genrec.evaluate_bundle import evaluate_bundle
+from genrec.evaluation.baselines.neighbours import text_neighbours
 from genrec.fit import fit
 from genrec.models.one_pass.config import OnePassConfig
 from genrec.recipe import Recipe, build, load_recipe
 from genrec.recommender import Recommender
+from genrec.training.fusion import FusionConfig
 
 Shop = tuple[Catalogue, Interactions]
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "zero_shot.yaml"
@@ -140,6 +141,7 @@ def test_the_shop_changes_while_it_runs(adapted: Path, unseen: Shop) -> None:
     ids = unseen[0].item_ids.tolist()
     twin = unseen[0].table.slice(4, 1).set_column(0, "item_id", pa.array(["new"]))
     recommender.catalogue.add(twin)
+    recommender.ranker.fusion = None  # an item that came later has no votes, its twin may have
     [found] = recommender.recommend([ids[:2]], only_item_ids=["new", ids[4]])
     assert found[0].score == pytest.approx(found[1].score, abs=1e-5)
     recommender.catalogue.remove([ids[4]])
@@ -270,13 +272,26 @@ def test_a_model_that_needs_more_than_texts_is_refused(fitted: Path, change: dic
         check_text_alone(bundle, recipe, embedder)
 
 
-def test_votes_of_the_old_items_are_refused(fitted: Path, tmp_path: Path) -> None:
-    voted = tmp_path / "voted"
-    shutil.copytree(fitted, voted)
-    (voted / FUSION).write_bytes(b"votes")
+def test_votes_of_texts_are_those_of_the_new_items(shops: dict[str, Shop], unseen: Shop, tmp_path: Path) -> None:
+    voted = fit(*join_shops(shops), tmp_path / "voted", load_recipe(RECIPE, SMALL | {"fusion.votes": ["texts"]}))
+    there = Recommender.load(adapt(voted, unseen[0].table, tmp_path / "there"))
+    before, now = Recommender.load(voted).ranker.fusion, there.ranker.fusion
+    assert before is not None
+    assert now is not None
+    assert now.chosen == before.chosen
+    texts = render(unseen[0], there.bundle.load_encoders()[0].template)
+    assert (now.matrices["texts"] != text_neighbours(texts, 60)).nnz == 0
+    history, heavy = unseen[0].item_ids[:1].tolist(), {"texts": 1000.0}
+    there.ranker.fusion = replace(now, chosen=replace(now.chosen, weights=heavy))
+    nearest = unseen[0].item_ids[now.matrices["texts"][0].toarray().argmax()]
+    assert there.recommend([history], k=1)[0][0].item_id == nearest
+
+
+def test_votes_of_the_old_users_are_refused(fitted: Path) -> None:
     bundle = read_bundle(fitted)
-    with pytest.raises(SettingError, match=r"of its own items\. Fit without fusion\.votes"):
-        check_text_alone(replace(bundle, folder=voted), with_recipe(bundle), bundle.load_encoders()[0])
+    recipe = replace(with_recipe(bundle), fusion=FusionConfig(("cooccurrence", "texts")))
+    with pytest.raises(SettingError, match=r"of its own users\. Fit with fusion\.votes \[texts\], or without"):
+        check_text_alone(bundle, recipe, bundle.load_encoders()[0])
 
 
 def test_a_bundle_that_knows_what_people_take_together_is_refused(bundle: Path, unseen: Shop, tmp_path: Path) -> None:
