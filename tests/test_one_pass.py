@@ -181,6 +181,18 @@ def test_a_bundle_of_a_mixture_keeps_its_weights_and_explains_its_scores(several
     assert again.to_dict()["metrics"] == before
 
 
+def test_a_bundle_of_several_rounds_answers_as_its_fit_did(shop: Shop, tmp_path: Path) -> None:
+    more = {"one_pass.rounds": 2, "one_pass.round_items": 4, "one_pass.sampled": 0, "training.epochs": 4}
+    recipe = load_recipe(RECIPES / "one_pass.yaml", SMALL | SMALLER["one_pass"] | more)
+    out = fit(shop[0].table, shop[1].table, tmp_path / "rounds", recipe)
+    results = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False).evaluation.results
+    assert results[0].to_dict()["metrics"] == read_bundle(out).metrics["test"][0]["metrics"]
+    ids = shop[0].item_ids.tolist()
+    [items] = Recommender.load(out).recommend([ids[:3]], k=12, exclude_item_ids=[ids[7]], explain=True)
+    assert len({item.item_id for item in items} - {*ids[:3], ids[7]}) == 12
+    assert all(item.explanation.score == pytest.approx(item.score, abs=1e-3) for item in items[:4]), "those of the first round"
+
+
 def test_a_width_beats_popularity_and_is_named_in_its_evaluation(several: Path, shop: Shop) -> None:
     popularity = read_bundle(several).metrics["test"][1]["metrics"]["masked"]["ndcg@10"]["mean"]
     for width in (8, 16):
@@ -289,6 +301,10 @@ def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> Non
         (
             {"model.architecture": "one-pass", "fusion.votes": ["one-pass"], "fusion.scorer": "a"},
             "fusion.scorer is of language models",
+        ),
+        (
+            {"model.architecture": "one-pass", "fusion.votes": ["texts"], "one_pass.rounds": 2},
+            "one_pass.rounds above 1 have several",
         ),
         ({"model.architecture": "two-pass"}, "model.architecture must be"),
         ({"model.architecture": "one-pass", "one_pass.widths": [512]}, "one_pass.widths must be below model.hidden_size"),

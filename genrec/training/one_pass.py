@@ -36,6 +36,7 @@ from genrec.models.tokens import TokenLayout
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 from genrec.training.alignment import item_alignment, user_alignment
 from genrec.training.examples import HistoryWindows
+from genrec.training.rounds import later_rounds_loss
 from genrec.training.trainer import METRIC, TrainingConfig, TrainingResult
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ def train_one_pass(
         raise SettingError(
             f"The softmax over the whole catalogue is for at most {FULL_SOFTMAX_UP_TO} items, got {len(counts)}. Draw items "
             "for it, for example one_pass.sampled 8192, or ask for codes (one_pass.loss 'codes')."
+        )
+    if (choice.rounds - 1) * choice.round_items >= (counts > 0).sum():
+        raise SettingError(
+            f"one_pass.rounds {choice.rounds} with one_pass.round_items {choice.round_items} find all of the "
+            f"{(counts > 0).sum()} items with training events before the last round. Lower one of them."
         )
     questions = split.validation.sample(config.validation_users, seed)
     windows = HistoryWindows(split.train, config.max_history, config.windows_per_user).windows
@@ -96,7 +102,7 @@ def _train(
     scores = train_on(
         pad_histories(windows, items),
         model,
-        lambda batch: step_loss(model, on_device, batch, sampler),
+        lambda batch: step_loss(model, on_device, batch, sampler, exclude_seen),
         steps=config.epochs * per_epoch,
         batch_size=config.batch_tokens,
         learning_rate=config.learning_rate,
@@ -119,9 +125,12 @@ def _train(
     return TrainingResult(reached, float(best + 1), len(scores) * per_epoch, history)
 
 
-def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler | None = None) -> Tensor:
+def step_loss(
+    model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler | None = None, exclude_seen: bool = False
+) -> Tensor:
     """The loss of some windows. items: of the whole catalogue [N]; batch: int64 [B, T], padded on the right with N; sampler:
-    what draws from the items that have an id, by their number among those (None: all of them).
+    what draws from the items that have an id, by their number among those (None: all of them). exclude_seen: whether serving
+    leaves out what a user had, which later rounds need to know.
 
     Cold items are in no softmax: nobody who could have taken one is known, and a model that saw them lose at every step would
     rank them last.
@@ -163,7 +172,14 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
             place = torch.searchsorted(needed, drawn)
             losses = [sampled_cross_entropy(query, key, own, place, expected) for query, key in pairs]
         loss = torch.stack(losses).mean()
+    if choice.rounds > 1:
+        loss = loss + later_rounds_loss(model, tokens, places, asked, states, exclude_seen, partial(_ask, model, tokens))
     return loss + _beside(model, some, tokens, before, states, places, asked)
+
+
+def _ask(model: OnePassModel, tokens: Tensor, told: Tensor, right: Tensor) -> Tensor:
+    """The softmax over all items: told, states [P, S, d]; right: the numbers of their answers among `tokens`, int64 [P]."""
+    return torch.stack([full_cross_entropy(query, key, right) for query, key in _pairs(model, told, tokens)]).mean()
 
 
 def _pairs(model: OnePassModel, told: Tensor, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
