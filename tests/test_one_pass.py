@@ -19,6 +19,7 @@ from genrec.evaluate_bundle import evaluate_bundle
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
+from genrec.training import one_pass
 
 Shop = tuple[Catalogue, Interactions]
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
@@ -137,6 +138,27 @@ def test_evaluating_a_bundle_again_gives_the_numbers_of_its_fit(method: str, bun
 
 def test_the_same_tables_and_seed_give_the_same_weights(bundles: dict[str, Path], shop: Shop, tmp_path: Path) -> None:
     again = fit(shop[0].table, shop[1].table, tmp_path / "again", recipe_of("one_pass"))
+    assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
+
+
+def test_a_fit_that_was_killed_goes_on_to_the_same_weights(
+    bundles: dict[str, Path], shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], one_pass._validation
+
+    def killed(*args: object) -> float:
+        asked.append(args)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(one_pass, "_validation", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(shop[0].table, shop[1].table, tmp_path / "killed", recipe_of("one_pass"))
+    again = fit(shop[0].table, shop[1].table, tmp_path / "killed", recipe_of("one_pass"))
+    metrics, expected = read_bundle(again).metrics, read_bundle(bundles["one_pass"]).metrics
+    assert len(asked) == 1 + len(expected["validation"]["epochs"]), "three epochs before the kill count"
+    assert metrics["validation"] == expected["validation"]
     assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
 
 

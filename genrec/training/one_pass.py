@@ -18,6 +18,7 @@ Legend: `B` windows, `T` items of the longest, `P` positions that are asked, `N`
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,12 +54,14 @@ def train_one_pass(
     config: TrainingConfig,
     exclude_seen: bool,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave it at its best validation score.
 
     snapshot: the catalogue with its vectors. counts: int [N], training events per item. exclude_seen: whether validation masks
-    what a user had before. Same data and seed, same weights, whatever the order of the users. Raises `SettingError` for a
-    catalogue too large for the full softmax.
+    what a user had before. folder: keeps a checkpoint per epoch, from which a training of the same data and settings that was
+    killed goes on to the same weights (None: none is kept). Same data and seed, same weights, whatever the order of the users.
+    Raises `SettingError` for a catalogue too large for the full softmax.
     """
     choice = model.shape.config
     if choice.loss != "codes" and not choice.sampled and len(counts) > FULL_SOFTMAX_UP_TO:
@@ -74,7 +77,8 @@ def train_one_pass(
     questions = split.validation.sample(config.validation_users, seed)
     windows = HistoryWindows(split.train, config.max_history, config.windows_per_user).windows
     windows.sort(key=lambda window: window.tobytes())
-    return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen))
+    checkpoint = None if folder is None else folder / "one_pass.pt"
+    return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen, checkpoint))
 
 
 def _train(
@@ -85,6 +89,7 @@ def _train(
     questions: Targets,
     config: TrainingConfig,
     exclude_seen: bool,
+    checkpoint: Path | None,
 ) -> TrainingResult:
     choice, items = model.shape.config, len(counts)
     everything = items_of(snapshot, np.arange(items), warm_ids(counts))
@@ -109,7 +114,7 @@ def _train(
         weight_decay=config.weight_decay,
         desc="Training one-pass",
         lengths=lengths,
-        stopping=EarlyStopping(score, per_epoch, config.patience),
+        stopping=EarlyStopping(score, per_epoch, config.patience, checkpoint),
     )
     if torch.cuda.is_available():
         model.to("cuda")
