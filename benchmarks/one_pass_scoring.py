@@ -2,8 +2,8 @@
 
 In: nothing; vectors and codes are drawn at random (seed 0), items in clouds so that cells have something to find. Out: a
 Markdown row per catalogue size and way to score: users per second, recall, peak memory so far, GiB. The graph is RPG's search
-along neighbours with the settings of its paper for Beauty; it is not built beyond 100,000 items. The cells keep a second copy
-of the vectors and are not built beyond 2 million.
+along neighbours with the settings of its paper for Beauty; it is not built beyond 100,000 items unless asked. The cells keep a
+second copy of the vectors and are not built beyond 2 million.
 
     python benchmarks/one_pass_scoring.py --items 10000 100000 1000000 [--users 64] [--repeat 3]
     python benchmarks/one_pass_scoring.py --items 10000000
@@ -25,7 +25,7 @@ from genrec.decoding.scoring import best_rows, dots, sums
 
 WIDTH, CODES, SIZE, CLOUDS, K = 128, 16, 256, 1000, 10
 PROBES = 16
-NEIGHBOURS, BEAM, ROUNDS, GRAPH_UP_TO = 100, 10, 3, 100_000
+NEIGHBOURS, BEAM, ROUNDS = 100, 10, 3
 CELLS_UP_TO = 2_000_000
 PIECE = 1_000_000  # items drawn at once
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--users", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--graph-up-to", type=int, default=100_000, help="items: building it for more takes long; 0 for none")
     arguments = parser.parse_args()
     random = np.random.default_rng(0)
     centres = random.standard_normal((CLOUDS, WIDTH), np.float32)
@@ -93,7 +94,7 @@ def main() -> None:
             print(
                 f"{items:,} items: no cells, which would keep a second copy of the vectors; no graph, which is built from them"
             )
-        if items <= GRAPH_UP_TO:
+        if items <= min(arguments.graph_up_to, CELLS_UP_TO):
             graph, pick = ItemGraph.from_cells(cells, keys, NEIGHBOURS, probes), picked_dots(queries, torch.from_numpy(keys))
             name = f"graph, {NEIGHBOURS} neighbours, {ROUNDS} rounds of {BEAM}"
             ways[name] = partial(graph.best, pick, len(queries), K, BEAM, ROUNDS)
