@@ -269,10 +269,12 @@ def build_trie(item_tokens: np.ndarray) -> dict:
     return trie
 
 
-def with_generate(ranker: BeamRanker, trie: dict, row_of: dict, histories: Histories, width: int) -> list[list[int]]:
-    """The top 10 rows per user from `generate`."""
+def with_generate(
+    ranker: BeamRanker, trie: dict, row_of: dict, histories: Histories, width: int, k: int = 10
+) -> list[list[int]]:
+    """The top k rows per user from `generate`."""
     tokens, mask = write_histories(histories.to_lists(), ranker.snapshot.codes, ranker.layout)
-    length = tokens.shape[1]
+    length, levels = tokens.shape[1], ranker.layout.levels
     device = ranker.model.device
 
     def allowed(_: int, sequence: Tensor) -> list[int]:
@@ -283,9 +285,9 @@ def with_generate(ranker: BeamRanker, trie: dict, row_of: dict, histories: Histo
 
     output = ranker.model.generate(
         input_ids=torch.from_numpy(tokens).to(device), attention_mask=torch.from_numpy(mask).long().to(device), num_beams=width,
-        num_return_sequences=10, max_new_tokens=4, do_sample=False, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
+        num_return_sequences=k, max_new_tokens=levels, do_sample=False, prefix_allowed_tokens_fn=allowed, length_penalty=0.0,
     )  # fmt: skip
-    spelled = output[:, length:].reshape(len(histories), 10, 4).tolist()
+    spelled = output[:, length:].reshape(len(histories), k, levels).tolist()
     return [[row_of.get(tuple(item), -1) for item in items] for items in spelled]
 
 

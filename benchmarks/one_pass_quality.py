@@ -3,20 +3,26 @@
     python benchmarks/one_pass_quality.py composed sasrec --items items.parquet --interactions events.parquet --out runs/race
     python benchmarks/one_pass_quality.py composed --seeds 0 1 2 ...
     python benchmarks/one_pass_quality.py composed ids codes vectors "loss codes" "history 20" ...
+    python benchmarks/one_pass_quality.py rpg recgpt setrec h2rec mixture widths "all items" ada ...
 
-Every row but sasrec is training/recipes/fused.yaml with the changes named in ROWS. Each is fitted once per seed and measured
-twice on the test questions, by the model alone and with the votes, whose weights were chosen on validation. Seeds are the
-network's: codes are made once. A fit that was stopped begins anew, finished ones are only measured.
+A row is a shipped recipe with some changes: rpg, recgpt, setrec and h2rec their own, every other but sasrec fused.yaml; the
+changes are in ROWS. Each is fitted once per seed and measured twice on the test questions, by the model alone and with the
+votes, whose weights were chosen on validation (ada takes none: set it beside "all items"). Seeds are the network's: codes are
+made once per recipe. Finished fits are only measured.
 
-Prints the data's hashes, Recall and NDCG masked and unmasked, and NDCG@10 (masked) with paired tests against the floor, Holm-
-corrected, seeds pooled.
+Prints the data's hashes, Recall and NDCG masked and unmasked, NDCG@10 (masked) with paired tests against the floor, Holm-
+corrected, seeds pooled, and what each fit cost: weights, epochs, seconds of training (a busy machine's are longer).
 """
 
 import argparse
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from genrec.data.splits import exclude_seen_by_default
 from genrec.evaluation.baselines import TRAINED
@@ -29,7 +35,9 @@ from genrec.recommender import Recommender
 from genrec.tables import read_tables, split_histories
 from genrec.tokenize import tokenize
 
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "fused.yaml"
+RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+WITH_VOTES = {"fusion.votes": ["cooccurrence", "texts"]}
+METHODS = ["rpg", "recgpt", "setrec", "h2rec"]  # recipes of their own
 ROWS: dict[str, dict] = {
     "composed": {},
     "ids": {"one_pass.parts": ["id"], "one_pass.id_dropout": 0.0},
@@ -37,6 +45,7 @@ ROWS: dict[str, dict] = {
     "vectors": {"one_pass.parts": ["vectors"], "one_pass.id_dropout": 0.0},
     "codes and vectors": {"one_pass.parts": ["codes", "vectors"], "one_pass.id_dropout": 0.0},
     "loss codes": {"one_pass.loss": "codes", "one_pass.sampled": 0},
+    "no filter": {"one_pass.filter_weight": 0.0},
     "no id dropout": {"one_pass.id_dropout": 0.0},
     "history 20": {"training.max_history": 20},
     "temperature .05": {"one_pass.temperature": 0.05},
@@ -45,6 +54,10 @@ ROWS: dict[str, dict] = {
     "layers 1": {"model.layers": 1},
     "dropout .2": {"model.dropout": 0.2},
     "all items": {"one_pass.sampled": 0},
+    "mixture": {"one_pass.mixture": 4},
+    "widths": {"one_pass.widths": [16, 32, 64]},
+    "ada": {"one_pass.rounds": 2, "one_pass.sampled": 0, "fusion.votes": []},
+    **dict.fromkeys(METHODS, WITH_VOTES),
 }
 SASREC, FLOOR = "sasrec", "cooccurrence-tfidf"
 
@@ -63,42 +76,57 @@ def main() -> None:
     tables = read_tables(arguments.items, arguments.interactions, recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue), recipe)
     print(", ".join(f"{name} {found[:16]}" for name, found in tables.hashes.items()), f"seeds {arguments.seeds}", flush=True)
+    costs = ["| row | seed | weights | epochs, the best | seconds of training |", "| --- | --- | --- | --- | --- |"]
     results = evaluate_baselines(tables.catalogue, split, recipe, split.test)
     for row in arguments.rows:
         for seed in arguments.seeds:
             if row == SASREC:
                 masked = exclude_seen_by_default(split.repeat_share)
                 ranker = TRAINED[SASREC](seed).fit(split.train, len(tables.catalogue), split.validation, masked)
-                results.append(evaluate(ranker, split.test))
+                found = [evaluate(ranker, split.test)]
             else:
-                results += measured(row, seed, split, arguments)
-            print(report_table(results[-2:]), flush=True)
+                found, cost = measured(row, seed, split, arguments)
+                costs.append(cost)
+            results += found
+            print(report_table(found), flush=True)
     print(comparison_table(compare(results, reference=FLOOR)))
+    print("\n".join(costs))
 
 
-def measured(row: str, seed: int, split, arguments: argparse.Namespace) -> list[Result]:
-    """The model alone, and with its votes."""
+def kept(path: Path, encode: Callable[[], np.ndarray]) -> np.ndarray:
+    """The texts as vectors: all recipes encode the same texts in the same way, and it takes longest."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, encode(), allow_pickle=False)
+    return np.load(path, allow_pickle=False)
+
+
+def measured(row: str, seed: int, split, arguments: argparse.Namespace) -> tuple[list[Result], str]:
+    """The model alone, and with its votes where it has any; and a line on what the fit cost."""
     tables = {"items": arguments.items, "interactions": arguments.interactions}
-    out = arguments.out / f"{row.replace(' ', '_')}-{seed}"
+    out, recipe_name = arguments.out / f"{row.replace(' ', '_')}-{seed}", row if row in METHODS else "fused"
+    path, codes = RECIPES / f"{recipe_name}.yaml", arguments.out / f"codes-{recipe_name}"
     epochs = {} if arguments.epochs is None else {"training.epochs": arguments.epochs}
-    recipe = load_recipe(RECIPE, {"seed": seed, "evaluation.baselines": [], "evaluation.max_questions": 1} | epochs | ROWS[row])
-    codes = arguments.out / "codes"
+    recipe = load_recipe(path, {"seed": seed, "evaluation.baselines": [], "evaluation.max_questions": 1} | epochs | ROWS[row])
     if not (codes / MANIFEST).exists():
-        tokenize(**tables, out=codes, recipe=load_recipe(RECIPE))
+        tokenize(**tables, out=codes, recipe=load_recipe(path), once=partial(kept, arguments.out / "text_vectors.npy"))
     if not (out / MANIFEST).exists():
         fit(**tables, out=out, recipe=recipe, codes=codes)
     recommender = Recommender.load(out)
     ranker, metrics = recommender.ranker, recommender.bundle.metrics
-    print(
-        json.dumps(
-            {"row": row, "seed": seed, **{name: metrics[name] for name in ("validation", "fusion", "seconds", "weights")}}
-        )
+    print(json.dumps({"row": row, "seed": seed, **{name: metrics[name] for name in ("validation", "fusion")}}))
+    learned, seconds = metrics["validation"], metrics.get("training_seconds")  # fits of older versions do not say
+    cost = (
+        f"| {row} | {seed} | {metrics['weights']:,} | {len(learned['epochs'])}, {learned['epoch']:.0f} "
+        f"| {'-' if seconds is None else f'{seconds:,.0f}'} |"
     )
     fusion, ranker.name = ranker.fusion, row
     ranker.fusion = None
-    alone = evaluate(ranker, split.test)
-    ranker.fusion, ranker.name = fusion, f"{row} + votes"
-    return [alone, evaluate(ranker, split.test)]
+    results = [evaluate(ranker, split.test)]
+    if fusion:
+        ranker.fusion, ranker.name = fusion, f"{row} + votes"
+        results.append(evaluate(ranker, split.test))
+    return results, cost
 
 
 if __name__ == "__main__":

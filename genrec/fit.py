@@ -105,10 +105,12 @@ def fit(
 
     _seed_everything(recipe.seed)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
+    began = time.perf_counter()
     learn = _learn_one_pass if recipe.model.architecture == ONE_PASS else _learn_language_model
     ranker, trained = learn(
         recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
+    training_seconds = time.perf_counter() - began  # of this run: a fit that was killed and went on took longer
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
     fused: dict[str, Any] | None = None
     if recipe.fusion.votes:
@@ -131,6 +133,7 @@ def fit(
         "training_events": len(split.train.items),
         "weights": _weights(model),
         "seconds": time.perf_counter() - started,
+        "training_seconds": training_seconds,
         "peak_memory_bytes": _peak_memory(),
     }
     if isinstance(model, OnePassModel):
@@ -227,7 +230,7 @@ def _learn_one_pass(
     embedder: ItemEmbedder,
     exclude_seen: bool,
 ) -> tuple[OnePassRanker, TrainingResult]:
-    """A network that scores all items at once, trained. It takes minutes, and begins anew when it was killed."""
+    """A network that scores all items at once, trained."""
     sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width
     assert snapshot.vectors is not None
     if "vectors" not in recipe.one_pass.parts:
@@ -239,7 +242,7 @@ def _learn_one_pass(
     )  # fmt: skip
     model = OnePassModel(shape)
     log.info("Training a one-pass model of %.1fM weights on %d users", _weights(model) / 1e6, len(split.train))
-    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed)
+    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed, work / "training")
     return OnePassRanker(model, TokenLayout.from_scratch(sizes), snapshot, counts), trained
 
 

@@ -5,18 +5,24 @@ float32 and used in float64, so that an item's codes do not depend on who else i
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from genrec.errors import SettingError, check_integer
+
+log = logging.getLogger(__name__)
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
@@ -57,11 +63,18 @@ def seeded(seed: int, work: Callable[[], Any]) -> Any:
 @dataclass(frozen=True)
 class EarlyStopping:
     """score: of the module as it is, higher is better; called every `every` steps, with the module in evaluation mode.
-    patience: scores in a row that are not above the best before training stops."""
+    patience: scores in a row that are not above the best before training stops. checkpoint: a file that holds all there is to
+    know after each score; a training that finds one goes on from it, to the same weights as one that was never interrupted.
+    `every` must be whole passes over the data then."""
 
     score: Callable[[], float]
     every: int
     patience: int
+    checkpoint: Path | None = None
+
+    def lost_patience(self, scores: list[float]) -> bool:
+        """Whether to stop after these scores."""
+        return bool(scores) and len(scores) - 1 - int(np.argmax(scores)) >= self.patience
 
 
 def train_on(
@@ -98,7 +111,12 @@ def train_on(
         batches = _length_batches(lengths, batch_size, device)
     scores: list[float] = []
     best: dict[str, Tensor] = {}
-    bar = tqdm(range(1, steps + 1), desc=desc, leave=False)
+    kept = None if stopping is None else stopping.checkpoint
+    done = 0  # steps of a run before this one
+    if stopping is not None and kept is not None and kept.exists():
+        scores, best = _go_on_from(kept, module, optimizer, schedule)
+        done = steps if stopping.lost_patience(scores) else len(scores) * stopping.every
+    bar = tqdm(range(done + 1, steps + 1), desc=desc, leave=False)
     for step in bar:
         batch = data[next(batches)]
         optimizer.zero_grad()
@@ -115,12 +133,47 @@ def train_on(
         if scores[-1] > max(scores[:-1], default=-np.inf):
             best = {name: value.clone() for name, value in module.state_dict().items()}
         bar.set_postfix(score=f"{scores[-1]:.4f}", best=f"{max(scores):.4f}")
-        if len(scores) - 1 - int(np.argmax(scores)) >= stopping.patience:
+        if kept is not None:
+            _keep(kept, module, optimizer, schedule, scores, best)
+        if stopping.lost_patience(scores):
             break
     if best:
         module.load_state_dict(best)
     module.to("cpu").eval()
     return scores
+
+
+def _keep(
+    path: Path, module: nn.Module, optimizer: Optimizer, schedule: LRScheduler, scores: list[float], best: dict[str, Tensor]
+) -> None:
+    """Write a checkpoint whole or not at all: a kill on the way leaves the one before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    everything = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])],
+        "scores": scores,
+        "best": best,
+    }
+    torch.save(everything, partial)
+    partial.replace(path)
+
+
+def _go_on_from(
+    path: Path, module: nn.Module, optimizer: Optimizer, schedule: LRScheduler
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Put everything to where `_keep` left it; the scores so far and the best weights."""
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(kept["module"])
+    optimizer.load_state_dict(kept["optimizer"])
+    schedule.load_state_dict(kept["schedule"])
+    torch.set_rng_state(kept["random"][0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(kept["random"][1:])
+    log.info("Going on after epoch %d", len(kept["scores"]))
+    return kept["scores"], kept["best"]
 
 
 def _random_batches(count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:

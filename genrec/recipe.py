@@ -205,6 +205,10 @@ class Recipe:
             if unlike:
                 raise SettingError(f"{name} is of language models, and model.architecture is 'one-pass'. Leave it out.")
         self.one_pass.check_widths(self.model.hidden_size)
+        if self.one_pass.rounds > 1 and self.fusion.votes:
+            raise SettingError(
+                "fusion.votes are added to one score per item, and one_pass.rounds above 1 have several. Leave one out."
+            )
         kind = check_policy("tokenizer.collision_policy", self.tokenizer.collision_policy)[0]
         if self.one_pass.shared_codes and not (
             FAMILIES[self.tokenizer.family].shared_vocabulary and kind in (*MOVING, "shared")

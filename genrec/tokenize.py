@@ -52,18 +52,26 @@ OWN = {
 }
 
 
-def tokenize(items: Any, interactions: Any, out: str | Path, recipe: Recipe | None = None, overwrite: bool = False) -> Path:
+def tokenize(
+    items: Any,
+    interactions: Any,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    overwrite: bool = False,
+    once: Callable[[Callable[[], np.ndarray]], np.ndarray] | None = None,
+) -> Path:
     """Give every item of a catalogue its codes and write them to the folder `out`, with a report (`quality.html`,
     `quality.json`).
 
-    interactions: None where there are none yet; then text.collaborative_width must be 0, and behaviour is not measured.
+    interactions: None where there are none yet; then text.collaborative_width must be 0, and behaviour is not measured. once:
+    see `make_vectors`; for several codes of one catalogue.
     Raises `DataError`, `SettingError`, `BundleError`, `MissingDependencyError`.
     """
     recipe, out, started = recipe or Recipe(), Path(out), time.perf_counter()
     _check_folder(out, overwrite)
     catalogue, split, hashes = _read(items, interactions, recipe)
     check_needs(recipe, split is not None)
-    embedder, vectors = make_vectors(catalogue, split.train if split else None, recipe)
+    embedder, vectors = make_vectors(catalogue, split.train if split else None, recipe, once)
     tokenizer, table = make_codes(catalogue, vectors, split.train if split else None, recipe)
     made = PublishedCodes(table, catalogue, vectors, tokenizer, embedder, {})
     _publish(made, out, split, {"data": hashes, "recipe": recipe.to_dict(), "seconds": time.perf_counter() - started})

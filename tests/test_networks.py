@@ -1,6 +1,7 @@
 """Training of small networks: batches by length, and stopping early."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,48 @@ def test_scores_are_asked_for_without_changing_what_is_learnt() -> None:
     plain = seeded(1, lambda: trained(None))
     stopped = seeded(1, lambda: trained(EarlyStopping(lambda: next(rising), 3, 2)))
     assert torch.equal(plain, stopped)
+
+
+class Killed(BaseException):
+    """What ends a training from outside."""
+
+
+def run_once(checkpoint: Path | None, scores: list[float], kill_at: int | None) -> tuple[Tensor, list[float], int]:
+    """The weights and scores of a training with dropout and a patience of 2, whose n-th score is `scores[n]`, and how many
+    were asked for. kill_at: the score while which it is killed."""
+    rows, lengths = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 7 + 1
+    layers, answered = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), []
+    per_pass = len(length_cuts(lengths, 24)) - 1
+
+    def score() -> float:
+        if len(given_before) + len(answered) == kill_at:
+            raise Killed
+        answered.append(scores[len(given_before) + len(answered)])
+        return answered[-1]
+
+    given_before = [] if checkpoint is None or not checkpoint.exists() else torch.load(checkpoint, weights_only=True)["scores"]
+    returned = train_on(
+        rows, layers, lambda batch: (layers(batch) ** 2).mean(), steps=len(scores) * per_pass, batch_size=24,
+        learning_rate=0.1, desc="", lengths=lengths, stopping=EarlyStopping(score, per_pass, 2, checkpoint),
+    )  # fmt: skip
+    return layers[0].weight.detach(), returned, len(answered)
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.5, 0.4, 0.3, 0.9]])
+@pytest.mark.parametrize("kills", [[1], [3], [1, 2, 3]])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, scores: list[float], kills: list[int]) -> None:
+    whole, expected, _ = seeded(1, lambda: run_once(None, scores, None))
+    for number, kill_at in enumerate(kills):
+        with pytest.raises(Killed):
+            seeded(number + 1, lambda kill_at=kill_at: run_once(tmp_path / "kept.pt", scores, kill_at))
+        (tmp_path / "kept.partial").write_bytes(b"half written")
+    weights, returned, asked = seeded(1, lambda: run_once(tmp_path / "kept.pt", scores, None))
+    assert torch.equal(weights, whole)
+    assert returned == expected
+    assert asked == len(expected) - kills[-1], "what was scored before is not scored again"
+    again, returned, asked = seeded(5, lambda: run_once(tmp_path / "kept.pt", scores, None))
+    assert (returned, asked) == (expected, 0), "a training that had ended does not train on"
+    assert torch.equal(again, whole)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))

@@ -19,6 +19,7 @@ from genrec.evaluate_bundle import evaluate_bundle
 from genrec.fit import fit
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
+from genrec.training import one_pass
 
 Shop = tuple[Catalogue, Interactions]
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
@@ -140,6 +141,27 @@ def test_the_same_tables_and_seed_give_the_same_weights(bundles: dict[str, Path]
     assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
 
 
+def test_a_fit_that_was_killed_goes_on_to_the_same_weights(
+    bundles: dict[str, Path], shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], one_pass._validation
+
+    def killed(*args: object) -> float:
+        asked.append(args)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(one_pass, "_validation", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(shop[0].table, shop[1].table, tmp_path / "killed", recipe_of("one_pass"))
+    again = fit(shop[0].table, shop[1].table, tmp_path / "killed", recipe_of("one_pass"))
+    metrics, expected = read_bundle(again).metrics, read_bundle(bundles["one_pass"]).metrics
+    assert len(asked) == 1 + len(expected["validation"]["epochs"]), "three epochs before the kill count"
+    assert metrics["validation"] == expected["validation"]
+    assert (again / "model.safetensors").read_bytes() == (bundles["one_pass"] / "model.safetensors").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Path:
     """A bundle of several widths, and of a mixture of several states."""
@@ -179,6 +201,18 @@ def test_a_bundle_of_a_mixture_keeps_its_weights_and_explains_its_scores(several
     before = read_bundle(several).metrics["test"][0]["metrics"]
     again = evaluate_bundle(several, shop[1].table, max_questions=60, baselines=False).evaluation.results[0]
     assert again.to_dict()["metrics"] == before
+
+
+def test_a_bundle_of_several_rounds_answers_as_its_fit_did(shop: Shop, tmp_path: Path) -> None:
+    more = {"one_pass.rounds": 2, "one_pass.round_items": 4, "one_pass.sampled": 0, "training.epochs": 4}
+    recipe = load_recipe(RECIPES / "one_pass.yaml", SMALL | SMALLER["one_pass"] | more)
+    out = fit(shop[0].table, shop[1].table, tmp_path / "rounds", recipe)
+    results = evaluate_bundle(out, shop[1].table, max_questions=60, baselines=False).evaluation.results
+    assert results[0].to_dict()["metrics"] == read_bundle(out).metrics["test"][0]["metrics"]
+    ids = shop[0].item_ids.tolist()
+    [items] = Recommender.load(out).recommend([ids[:3]], k=12, exclude_item_ids=[ids[7]], explain=True)
+    assert len({item.item_id for item in items} - {*ids[:3], ids[7]}) == 12
+    assert all(item.explanation.score == pytest.approx(item.score, abs=1e-3) for item in items[:4]), "those of the first round"
 
 
 def test_a_width_beats_popularity_and_is_named_in_its_evaluation(several: Path, shop: Shop) -> None:
@@ -289,6 +323,10 @@ def test_the_card_and_the_config_say_what_it_is(bundles: dict[str, Path]) -> Non
         (
             {"model.architecture": "one-pass", "fusion.votes": ["one-pass"], "fusion.scorer": "a"},
             "fusion.scorer is of language models",
+        ),
+        (
+            {"model.architecture": "one-pass", "fusion.votes": ["texts"], "one_pass.rounds": 2},
+            "one_pass.rounds above 1 have several",
         ),
         ({"model.architecture": "two-pass"}, "model.architecture must be"),
         ({"model.architecture": "one-pass", "one_pass.widths": [512]}, "one_pass.widths must be below model.hidden_size"),

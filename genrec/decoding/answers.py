@@ -52,12 +52,16 @@ def under_caps(queries: Sequence[Query], search: Search) -> list[Answer]:
     is left. It may find fewer than are left only where it gives at least `k`.
     """
     selections = [Selection(query.rules.caps) for query in queries]
-    waiting = list(range(len(queries)))
+    go_on_under_caps(queries, search, selections, list(range(len(queries))))
+    return [selection.result() for selection in selections]
+
+
+def go_on_under_caps(queries: Sequence[Query], search: Search, selections: list[Selection], waiting: list[int]) -> None:
+    """The same for the queries `waiting`, by number, which may have chosen some items already."""
     while waiting:
         kept_out = [np.concatenate([queries[n].excluded, selections[n].closed()]) for n in waiting]
         answered = zip(waiting, search(waiting, kept_out), strict=True)
         waiting = [n for n, (rows, scores) in answered if not selections[n].take(rows, scores, queries[n].k)]
-    return [selection.result() for selection in selections]
 
 
 def check_sizes(catalogue: Sequence[int], model: Sequence[int]) -> None:

@@ -9,6 +9,9 @@ weighed mean of those after the last few items: a user who wants several things 
 2205.06205, without its clusters and neighbours, and exact). With a fusion it is the log of the
 item's share.
 
+With `one_pass.rounds` an answer is found in several searches (`rounds.py`). Explanations, `log_probs` and `states` are those of
+the first.
+
 What an item looks like is made of its row alone and kept, so a new version of the catalogue costs the rows it added. An item
 that no training event names has no id of its own; one that came back, or was changed, has the id that was learned for it.
 
@@ -17,6 +20,7 @@ Legend: `B` queries searched together, `R` catalogue rows, `S` slots per item, `
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +30,7 @@ from tqdm.auto import tqdm
 from genrec.data.interactions import Histories, pad_histories
 from genrec.decoding.answers import Answer, as_arrays, check_sizes, under_caps
 from genrec.decoding.fusion import Fusion
+from genrec.decoding.rounds import answer_in_rounds
 from genrec.decoding.scoring import CELLS, Score, best_rows, dots, mixed, sums
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.errors import SettingError, check_integer
@@ -118,6 +123,12 @@ class OnePassRanker:
 
     @torch.inference_mode()
     def _answer_batch(self, queries: list[Query], snapshot: Snapshot) -> list[Answer]:
+        if self.model.shape.config.rounds > 1:
+            read = self._read([query.history for query in queries], snapshot)
+            slots_of = partial(self._slots, snapshot)
+            return answer_in_rounds(
+                self.model, queries, snapshot, read, self._items_of(snapshot), live_rows(snapshot), slots_of
+            )
         rows_in_order = snapshot.index.rows_in_order.long()
         score_of, mixed_of = self._score([query.history for query in queries], snapshot)
         live = live_rows(snapshot)
@@ -175,19 +186,24 @@ class OnePassRanker:
     def _latest_states(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
         """The states after the last item of each history, after the one before it, and so on: [B, M, S, w]; and the logarithm
         of what each weighs in the mixture: [B, M], -inf where a history has fewer items."""
-        read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
-        known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
-        tokens = self.model.tokens(items_of(snapshot, known, self._ids).to(self.device))
-        starts = np.cumsum([1, *map(len, read)])
-        padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
-        ends = torch.tensor([len(history) for history in read], device=self.device)
-        states = self.model.states(tokens[torch.from_numpy(padded).to(self.device)])
-        weights = self.model.mixture[self.model.mixture > 0][: max(1, padded.shape[1])]
+        tokens, ends = self._read(histories, snapshot)
+        states = self.model.states(tokens)
+        weights = self.model.mixture[self.model.mixture > 0][: max(1, tokens.shape[1])]
         after = ends[:, None] - torch.arange(len(weights), device=self.device)  # so many items
         # The state before the first item knows nothing of the user: it speaks only where there is no other.
         shares = weights.log().masked_fill(after < ends[:, None].clamp(max=1), -torch.inf).log_softmax(dim=1)
-        user = torch.arange(len(read), device=self.device)[:, None]
+        user = torch.arange(len(ends), device=self.device)[:, None]
         return states[user, after.clamp(min=0)][..., : self.width], shares
+
+    def _read(self, histories: Sequence[np.ndarray], snapshot: Snapshot) -> tuple[Tensor, Tensor]:
+        """Slots of the items that the model reads of each history, [B, T, S, d], and how many there are, int64 [B]."""
+        read = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
+        known, places = np.unique(np.concatenate([[0], *read]).astype(np.int64), return_inverse=True)
+        tokens = self._slots(snapshot, known)
+        starts = np.cumsum([1, *map(len, read)])
+        padded = pad_histories([places.reshape(-1)[a : a + len(h)] for a, h in zip(starts, read, strict=False)], 0)
+        ends = torch.tensor([len(history) for history in read], device=self.device)
+        return tokens[torch.from_numpy(padded).to(self.device)], ends
 
     @torch.inference_mode()
     def log_probs(self, histories: Sequence[np.ndarray]) -> np.ndarray:
@@ -240,6 +256,10 @@ class OnePassRanker:
             made = torch.cat([made, *(self._look(snapshot, piece) for piece in pieces)])
             self._made = made  # one assignment: another thread sees the old ones or the new ones
         return made
+
+    def _slots(self, snapshot: Snapshot, rows: np.ndarray) -> Tensor:
+        """Slots of catalogue rows [n]: [n, S, d]."""
+        return self.model.tokens(items_of(snapshot, rows, self._ids).to(self.device))
 
     def _look(self, snapshot: Snapshot, rows: np.ndarray) -> Tensor:
         items = items_of(snapshot, rows, self._ids).to(self.device)

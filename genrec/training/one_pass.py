@@ -18,6 +18,7 @@ Legend: `B` windows, `T` items of the longest, `P` positions that are asked, `N`
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from genrec.models.tokens import TokenLayout
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 from genrec.training.alignment import item_alignment, user_alignment
 from genrec.training.examples import HistoryWindows
+from genrec.training.rounds import later_rounds_loss
 from genrec.training.trainer import METRIC, TrainingConfig, TrainingResult
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,14 @@ def train_one_pass(
     config: TrainingConfig,
     exclude_seen: bool,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave it at its best validation score.
 
     snapshot: the catalogue with its vectors. counts: int [N], training events per item. exclude_seen: whether validation masks
-    what a user had before. Same data and seed, same weights, whatever the order of the users. Raises `SettingError` for a
-    catalogue too large for the full softmax.
+    what a user had before. folder: keeps a checkpoint per epoch, from which a training of the same data and settings that was
+    killed goes on to the same weights (None: none is kept). Same data and seed, same weights, whatever the order of the users.
+    Raises `SettingError` for a catalogue too large for the full softmax.
     """
     choice = model.shape.config
     if choice.loss != "codes" and not choice.sampled and len(counts) > FULL_SOFTMAX_UP_TO:
@@ -65,10 +69,16 @@ def train_one_pass(
             f"The softmax over the whole catalogue is for at most {FULL_SOFTMAX_UP_TO} items, got {len(counts)}. Draw items "
             "for it, for example one_pass.sampled 8192, or ask for codes (one_pass.loss 'codes')."
         )
+    if (choice.rounds - 1) * choice.round_items >= (counts > 0).sum():
+        raise SettingError(
+            f"one_pass.rounds {choice.rounds} with one_pass.round_items {choice.round_items} find all of the "
+            f"{(counts > 0).sum()} items with training events before the last round. Lower one of them."
+        )
     questions = split.validation.sample(config.validation_users, seed)
     windows = HistoryWindows(split.train, config.max_history, config.windows_per_user).windows
     windows.sort(key=lambda window: window.tobytes())
-    return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen))
+    checkpoint = None if folder is None else folder / "one_pass.pt"
+    return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen, checkpoint))
 
 
 def _train(
@@ -79,6 +89,7 @@ def _train(
     questions: Targets,
     config: TrainingConfig,
     exclude_seen: bool,
+    checkpoint: Path | None,
 ) -> TrainingResult:
     choice, items = model.shape.config, len(counts)
     everything = items_of(snapshot, np.arange(items), warm_ids(counts))
@@ -96,14 +107,14 @@ def _train(
     scores = train_on(
         pad_histories(windows, items),
         model,
-        lambda batch: step_loss(model, on_device, batch, sampler),
+        lambda batch: step_loss(model, on_device, batch, sampler, exclude_seen),
         steps=config.epochs * per_epoch,
         batch_size=config.batch_tokens,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         desc="Training one-pass",
         lengths=lengths,
-        stopping=EarlyStopping(score, per_epoch, config.patience),
+        stopping=EarlyStopping(score, per_epoch, config.patience, checkpoint),
     )
     if torch.cuda.is_available():
         model.to("cuda")
@@ -119,9 +130,12 @@ def _train(
     return TrainingResult(reached, float(best + 1), len(scores) * per_epoch, history)
 
 
-def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler | None = None) -> Tensor:
+def step_loss(
+    model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler | None = None, exclude_seen: bool = False
+) -> Tensor:
     """The loss of some windows. items: of the whole catalogue [N]; batch: int64 [B, T], padded on the right with N; sampler:
-    what draws from the items that have an id, by their number among those (None: all of them).
+    what draws from the items that have an id, by their number among those (None: all of them). exclude_seen: whether serving
+    leaves out what a user had, which later rounds need to know.
 
     Cold items are in no softmax: nobody who could have taken one is known, and a model that saw them lose at every step would
     rank them last.
@@ -163,7 +177,14 @@ def step_loss(model: OnePassModel, items: Items, batch: Tensor, sampler: Sampler
             place = torch.searchsorted(needed, drawn)
             losses = [sampled_cross_entropy(query, key, own, place, expected) for query, key in pairs]
         loss = torch.stack(losses).mean()
+    if choice.rounds > 1:
+        loss = loss + later_rounds_loss(model, tokens, places, asked, states, exclude_seen, partial(_ask, model, tokens))
     return loss + _beside(model, some, tokens, before, states, places, asked)
+
+
+def _ask(model: OnePassModel, tokens: Tensor, told: Tensor, right: Tensor) -> Tensor:
+    """The softmax over all items: told, states [P, S, d]; right: the numbers of their answers among `tokens`, int64 [P]."""
+    return torch.stack([full_cross_entropy(query, key, right) for query, key in _pairs(model, told, tokens)]).mean()
 
 
 def _pairs(model: OnePassModel, told: Tensor, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:

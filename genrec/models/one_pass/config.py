@@ -37,6 +37,9 @@ class OnePassConfig:
     mixture: states of a user that speak together, those after the last so many items; 1 for the one after the last item. The
     score is then the logarithm of the weighed mean of their probabilities. mixture_decay: what a state weighs beside the one
     after it, from 0 (nothing) to 1 (the same); "auto" chooses it on validation.
+    rounds: searches that an answer is made of (Ada-Retrieval, arXiv 2401.06633): each but the last gives `round_items` items,
+    and the next reads the history in their light; 1 for one search. round_weight: what the loss of a round counts beside that
+    of the round before it.
     """
 
     identifier: Identifier = "pooled"
@@ -59,6 +62,9 @@ class OnePassConfig:
     frequencies: int = 3
     mixture: int = 1
     mixture_decay: float | Literal["auto"] = "auto"
+    rounds: int = 1
+    round_items: int = 5
+    round_weight: float = 0.3
 
     def __post_init__(self) -> None:
         check_choice("one_pass.identifier", self.identifier, list(PARTS))
@@ -90,6 +96,10 @@ class OnePassConfig:
         check_integer("one_pass.mixture", self.mixture, 1)
         if self.mixture_decay != "auto" and not 0 <= self.mixture_decay <= 1:
             raise SettingError(f"one_pass.mixture_decay must be 'auto' or from 0 to 1, got {self.mixture_decay}.")
+        check_integer("one_pass.rounds", self.rounds, 1)
+        check_integer("one_pass.round_items", self.round_items, 1)
+        if not self.round_weight > 0:
+            raise SettingError(f"one_pass.round_weight must be above 0, got {self.round_weight}.")
         for width in self.widths:
             check_integer("one_pass.widths (each)", width, 1)
         object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
@@ -116,6 +126,8 @@ class OnePassConfig:
             )
         if self.mixture == 1 and self.mixture_decay != "auto":
             raise SettingError("one_pass.mixture_decay weighs the states of a mixture. Set one_pass.mixture above 1.")
+        if self.rounds > 1:
+            self._check_rounds()
         if self.cold_id == "shared" and not self.id_dropout:
             raise SettingError("one_pass.cold_id 'shared' is learned where ids are hidden. Set one_pass.id_dropout above 0.")
         if (self.item_alignment or self.user_alignment) and self.identifier != "dual":
@@ -128,6 +140,18 @@ class OnePassConfig:
             raise SettingError(
                 f"one_pass.frequencies must be at most {most} where training.max_history is {history}, got {self.frequencies}."
             )
+
+    def _check_rounds(self) -> None:
+        """Refuse what answers of several rounds cannot have."""
+        reasons = {
+            "loss 'codes'": (self.loss == "codes", "a round reads the items that the one before found, as whole items"),
+            "sampled": (self.sampled > 0, "a training step searches the whole catalogue, as serving does"),
+            "widths": (bool(self.widths), "the adapters of a round need the whole state"),
+            "mixture": (self.mixture > 1, "a round has one state"),
+        }
+        for name, (chosen, why) in reasons.items():
+            if chosen:
+                raise SettingError(f"one_pass.rounds above 1 and one_pass.{name} do not go together: {why}. Leave one out.")
 
     def check_widths(self, hidden: int) -> None:
         """Refuse widths that are none of a network of width `hidden`."""

@@ -7,7 +7,7 @@ forward pass.
 Heads (RPG, arXiv 2506.05781): h_j = h + SiLU(W_j h + b_j), W_j zero at first; logits are cosines over a temperature.
 
 Legend: `B` histories, `T` items of the longest, `S` slots per item, `L` codes per item, `K` codes of a level, `d` width, `n`
-items, `M` states of a mixture.
+items, `M` states of a mixture, `R` rounds so far, `F` items found in each.
 """
 
 import json
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, silu
 
 from genrec.errors import SettingError
+from genrec.models.one_pass.adapters import Adapters
 from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.identifiers import IDENTIFIERS, Codes, Items
 from genrec.models.one_pass.network import Encoder, attention_mask
@@ -46,6 +47,7 @@ class OnePassModel(nn.Module):
         self.places = nn.Embedding((shape.history + 1) * slots if by_slot else shape.history + 2, shape.width)
         self.queries = nn.Parameter(torch.empty(slots, shape.width)) if config.attention == "blocked" else None
         self.encoders = nn.ModuleList(Encoder(shape) for _ in range(slots if config.attention == "branches" else 1))
+        self.adapters = Adapters(shape) if config.rounds > 1 else None
         if config.loss == "codes":
             self.head_weights = nn.Parameter(torch.zeros(len(shape.sizes), shape.width, shape.width))
             self.head_biases = nn.Parameter(torch.empty(len(shape.sizes), shape.width))
@@ -98,6 +100,14 @@ class OnePassModel(nn.Module):
         asked = (self.queries + self.places(place + 1)[:, None]).expand(batch, -1, -1, -1)
         states = self.encoders[0](torch.cat([x.flatten(1, 2), asked.flatten(1, 2)], dim=1), mask)
         return states[:, length * slots :].view(batch, length, slots, width)
+
+    def later_state(self, tokens: Tensor, ends: Tensor, found: Tensor, earlier: Tensor) -> Tensor:
+        """The state of a later round after `ends` items of each history, int64 [B]: [B, S, d]. tokens: [B, T, S, d]; found:
+        slots of what the rounds before it found, [B, R, F, S, d]; earlier: their states, [B, R, S, d].
+        """
+        assert self.adapters is not None
+        states = self.states(self.adapters.items(tokens, found))
+        return self.adapters.users(states[torch.arange(len(ends), device=ends.device), ends], earlier)
 
     def dot_queries(self, states: Tensor) -> Tensor:
         """States [..., S, d] as what is multiplied with `keys`, slot by slot: cosine over temperature."""
