@@ -1,19 +1,20 @@
-"""How many tokens and items a second training learns from, beside the loop that most scripts have: the Hugging Face Trainer over
-shuffled examples that are padded.
+"""How many tokens and items a second training learns from, beside the loop that most scripts have: the Hugging Face Trainer
+over shuffled examples that are padded.
 
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py --data DATA/amazon2014_beauty
 
 Same model, same Trainer, same histories; the ways differ in what a batch is. They take turns, each round with other batches.
 Medians over the rounds are printed: tokens that are no padding and items whose codes are in the loss, both for a second of CPU
-time, which other processes of the machine do not change; and what share of a batch is padding. All ways but genrec's have
-batches of as many rows as genrec's have on average; a turn takes batches until they hold `--cells` tokens, padding included.
+time, which other processes of the machine do not change; and what share of a batch is padding. Above a table stands the padding
+of an epoch of genrec's; `--rounds 0` prints that alone. All ways but genrec's have batches of as many rows as genrec's have
+on average; a turn takes batches until they hold `--cells` tokens, padding included.
 
 - decoder: windows of whole histories, loss on every code; by length (genrec), shuffled and padded to the longest of the batch,
   or to the longest there may be; and one row per (history, next item), padded so, with the loss on the next item alone.
 - encoder-decoder: one row per (history, next item) in all ways; by length (genrec), or shuffled and padded in these two ways.
 
-The codes are drawn at random: speed does not depend on which ones they are. The models are those of training/recipes/beauty.yaml
-and tiger.yaml.
+The codes are drawn at random: speed does not depend on which ones they are. The models are those of
+training/recipes/beauty.yaml and tiger.yaml.
 """
 
 import argparse
@@ -101,11 +102,13 @@ def measure(recipe: Recipe, train: Histories, items: int, rounds: int, cells: in
         model, layout = build_encoder_decoder(recipe.model, SIZES)
         ways = encoder_decoder_ways(recipe, train, codes, layout, seed)
     turns: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for number in range(rounds + 1 if rounds else 0):
         for name, way in ways.items():
             found = one_turn(model, way, cells if number else 1, recipe)
             if number:  # the first one warms up
                 turns[name].append(found)
+    if not rounds:
+        return
     medians = {name: [statistics.median(values) for values in zip(*found, strict=True)] for name, found in turns.items()}
     ours = medians[GENREC]
     print("| batches | tokens/s | items learned/s | padding | genrec: tokens/s | genrec: items/s |")
@@ -144,6 +147,7 @@ def decoder_ways(recipe: Recipe, train: Histories, codes: np.ndarray, layout: To
     config = recipe.training
     windows = HistoryWindows(train, config.max_history, config.windows_per_user)
     ours = LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed)
+    print_padding(1 + layout.levels * windows.lengths, ours)
     collator = Collator(codes, layout)
     rows, longest = round(len(windows) / len(ours)), 1 + layout.levels * (config.max_history + 1)
     targets = HistoryTargets(train, config.max_history)
@@ -168,6 +172,7 @@ def encoder_decoder_ways(recipe: Recipe, train: Histories, codes: np.ndarray, la
     config = recipe.training
     targets = HistoryTargets(train, config.max_history)
     ours = TargetBatches(targets, config.targets_per_user, layout.levels, config.batch_tokens, seed)
+    print_padding(1 + layout.levels * targets.lengths, ours)
     collator = TargetCollator(codes, layout)
     rows, longest = round(len(ours.first) / len(ours)), 1 + layout.levels * config.max_history
 
@@ -179,6 +184,13 @@ def encoder_decoder_ways(recipe: Recipe, train: Histories, codes: np.ndarray, la
         "shuffled, padded to the longest of the batch": Way(targets, shuffled(len(targets), rows, seed), collator),
         "shuffled, padded to the longest there may be": Way(targets, shuffled(len(targets), rows, seed), to_longest),
     }
+
+
+def print_padding(tokens: np.ndarray, batches: LengthBatches | TargetBatches) -> None:
+    """tokens: of each example."""
+    drawn = list(batches)
+    read, cells = sum(tokens[batch].sum() for batch in drawn), sum(tokens[batch].max() * len(batch) for batch in drawn)
+    print(f"Padding of a whole epoch of genrec's {len(drawn)} batches: {1 - read / cells:.2%}\n")
 
 
 def padded(batch: Batch, width: int, pad: int) -> Batch:

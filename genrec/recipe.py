@@ -200,6 +200,7 @@ class Recipe:
             "training.distillation": self.training.distillation != usual.distillation,
             "training.warmup": self.training.warmup != usual.warmup,
             "training.precision": self.training.precision == "bf16",
+            "training.fsdp": self.training.fsdp != usual.fsdp,
             "training.validation_beam": self.training.validation_beam != usual.validation_beam,
         }.items():
             if unlike:
@@ -225,6 +226,11 @@ class Recipe:
                     f"model.architecture to {ENCODER_DECODER!r}, or leave it out (training.windows_per_user limits windows)."
                 )
             return
+        if training.fsdp != usual.fsdp:
+            raise SettingError(
+                "training.fsdp is for a decoder: the rows that a T5 shares between its stacks cannot be sharded. Leave it out; "
+                "several processes then keep a copy of the model each."
+            )
         if training.windows_per_user != usual.windows_per_user:
             raise SettingError(
                 "training.windows_per_user is for a decoder: an encoder-decoder learns single targets. Set "
