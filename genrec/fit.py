@@ -54,6 +54,7 @@ from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors,
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
+from genrec.training.reporters import check_reporters
 from genrec.training.trainer import TrainingResult, check_processes, train
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def fit(
     started = time.perf_counter()
     processes.join()
     check_processes(recipe.training)
+    check_reporters(recipe.training.report_to)
     if recipe.model.architecture == ONE_PASS and processes.several():
         raise SettingError("A one-pass model trains in one process, for minutes. Start genrec fit without torchrun.")
     check_pretrained(recipe.model)  # before an hour of other work, not after
@@ -234,9 +236,11 @@ def _learn_language_model(
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
         mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
+    logs = recipe.training.logging_folder or f"{work.parent}-logs"
     trained = train(
-        model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors, mix
-    )
+        model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
+        recipe.seed, snapshot.vectors, mix,
+    )  # fmt: skip
     return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
 
 

@@ -200,7 +200,10 @@ class Recipe:
             "training.distillation": self.training.distillation != usual.distillation,
             "training.warmup": self.training.warmup != usual.warmup,
             "training.precision": self.training.precision == "bf16",
-            "training.fsdp": self.training.fsdp != usual.fsdp,
+            **{
+                f"training.{name}": getattr(self.training, name) != getattr(usual, name)
+                for name in ("fsdp", "accumulation_steps", "gradient_checkpointing", "report_to", "logging_folder")
+            },
             "training.validation_beam": self.training.validation_beam != usual.validation_beam,
         }.items():
             if unlike:

@@ -67,7 +67,6 @@ def trainer_arguments(sharded: bool) -> dict[str, Any]:
         state.distributed_type = DistributedType.MULTI_XPU if sharded else DistributedType.MULTI_CPU
     return {
         "accelerator_config": {"use_configured_state": True},
-        "use_cpu": state.device.type == "cpu",
         "ddp_find_unused_parameters": False,
     }
 

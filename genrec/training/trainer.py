@@ -46,6 +46,7 @@ from genrec.training import processes
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
 from genrec.training.processes import ShareCollator, Shares
+from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
 
@@ -67,6 +68,10 @@ class TrainingConfig:
     are long.
     distillation: weight of a loss that lets the model's
     state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
+    accumulation_steps: batches whose gradients are added up to one step; a step then reads so many times batch_tokens.
+    gradient_checkpointing: keep less of each layer for the way back and compute it again, slower in less memory. report_to:
+    names of the Trainer's reporters, such as "tensorboard", "wandb", "mlflow" or "trackio", whose packages must be installed.
+    logging_folder: where TensorBoard's files go; "" for the bundle's folder with "-logs" behind its name.
     fsdp: of several processes (docs/training.md), each keeps a copy of the model with "none" (DDP); a part of weights,
     gradients and optimiser state with "full_shard"; the whole weights, but a part of the rest, with "shard_grad_op".
     validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
@@ -83,12 +88,17 @@ class TrainingConfig:
     targets_per_user: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     distillation: float = 0.0
+    accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    report_to: tuple[str, ...] = ()
+    logging_folder: str = ""
     fsdp: Literal["none", "full_shard", "shard_grad_op"] = "none"
     validation_users: int = 2000
     validation_beam: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_tokens", "patience", "max_history", "validation_users"):
+        object.__setattr__(self, "report_to", tuple(self.report_to))
+        for name in ("epochs", "batch_tokens", "patience", "max_history", "accumulation_steps", "validation_users"):
             check_integer(f"training.{name}", getattr(self, name), 1)
         for name in ("windows_per_user", "targets_per_user"):
             check_integer(f"training.{name}", getattr(self, name), 0)
@@ -102,6 +112,11 @@ class TrainingConfig:
         for name in ("weight_decay", "distillation"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"training.{name} must be 0 or more, got {getattr(self, name)}.")
+        if self.distillation and self.accumulation_steps > 1:
+            raise SettingError(
+                "training.distillation tells an item from the others of its batch, so batches added up are no larger batch. "
+                f"Set training.accumulation_steps to 1, got {self.accumulation_steps}, or leave distillation out."
+            )
 
     @property
     def bf16(self) -> bool:
@@ -255,16 +270,22 @@ def train(
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):
         raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")
-    steps = config.epochs * len(batches)
+    epoch_steps = math.ceil(len(batches) / config.accumulation_steps)
+    sharding: dict[str, Any] = {"reshard_after_forward": config.fsdp == "full_shard"}
+    if config.gradient_checkpointing:
+        sharding["activation_checkpointing"] = True
+    if config.report_to:
+        check_reporters(config.report_to)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_steps=math.ceil(config.warmup * steps),
+        warmup_steps=math.ceil(config.warmup * config.epochs * epoch_steps),
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         bf16=config.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # or it refuses bf16 there
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -273,14 +294,16 @@ def train(
         metric_for_best_model=METRIC,
         greater_is_better=True,
         logging_strategy="steps",
-        logging_steps=max(1, len(batches) // 10),
+        logging_steps=max(1, epoch_steps // 10),
+        gradient_accumulation_steps=config.accumulation_steps,
+        gradient_checkpointing=config.gradient_checkpointing and not sharded,  # FSDP has its own
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         fsdp=sharded,  # type: ignore[arg-type]  # text is how older versions were told
-        fsdp_config={"reshard_after_forward": config.fsdp == "full_shard"} if sharded else None,
+        fsdp_config=sharding if sharded else None,
         **processes.trainer_arguments(sharded),
     )
     ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history)
@@ -297,6 +320,7 @@ def train(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ScoreBar())
+    place_logs(trainer.callback_handler.callbacks, config.logging_folder or str(folder))
     last = processes.told(last_complete_checkpoint(folder) if processes.is_first() else None)
     if last:
         log.info("Going on from %s", last.name)
@@ -308,6 +332,8 @@ def train(
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.gather()
+    if config.gradient_checkpointing and not sharded:
+        model.gradient_checkpointing_disable()
     if config.distillation:
         del model.distillation  # it has done its work: what is served is the language model alone
     state = trainer.state

@@ -37,12 +37,11 @@ SHARDED = {"fsdp": "full_shard"}
 RUNS = {
     "ddp": Run(),
     "ddp-t5": Run("encoder-decoder", settings={"learning_rate": 1e-3}),
-    "fsdp": Run(settings=SHARDED),
-    "fsdp-grad-op": Run(settings={"fsdp": "shard_grad_op"}),
     "ddp-whole": Run(dropout=0.1),
     "ddp-killed": Run(dropout=0.1, killed=True),
-    "fsdp-whole": Run(dropout=0.1, settings=SHARDED),
-    "fsdp-killed": Run(dropout=0.1, killed=True, settings=SHARDED),
+    "fsdp": Run(settings=SHARDED),
+    "fsdp-killed": Run(killed=True, settings=SHARDED),
+    "fsdp-grad-op": Run(settings={"fsdp": "shard_grad_op", "gradient_checkpointing": True}),
 }
 
 

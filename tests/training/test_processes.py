@@ -71,11 +71,11 @@ def test_two_processes_learn_what_one_does(two: Path, one: Path, name: str) -> N
         torch.testing.assert_close(theirs[weight], ours[weight], rtol=1e-3, atol=1e-3, msg=weight)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_processes_that_were_killed_end_with_the_same_weights(two: Path, kind: str) -> None:
-    whole, killed = (load_file(two / f"{kind}-{name}" / "model.safetensors") for name in ("whole", "killed"))
-    for weight in whole:
-        assert torch.equal(whole[weight], killed[weight]), weight
+@pytest.mark.parametrize(("whole", "killed"), [("ddp-whole", "ddp-killed"), ("fsdp", "fsdp-killed")])
+def test_processes_that_were_killed_end_with_the_same_weights(two: Path, whole: str, killed: str) -> None:
+    expected, found = (load_file(two / name / "model.safetensors") for name in (whole, killed))
+    for weight in expected:
+        assert torch.equal(expected[weight], found[weight]), weight
 
 
 def test_a_fit_of_two_processes_is_one_bundle(tmp_path: Path) -> None:

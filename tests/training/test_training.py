@@ -39,12 +39,13 @@ def run(
     split: Split | None = None,
     vectors: np.ndarray | None = None,
     architecture: str = "decoder",
+    dropout: float = 0.1,
     **settings: object,
 ) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
-    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1)  # type: ignore[arg-type]
+    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=dropout)  # type: ignore[arg-type]
     model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
     result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, False, 0, vectors)
     return model, result
