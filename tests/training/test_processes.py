@@ -9,17 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from quick import QUICK
 from safetensors.torch import load_file
 from shared_runs import RUNS, run
 
-from genrec.bundle import read_bundle
-from genrec.data.synthetic import write_shop
 from genrec.errors import SettingError
-from genrec.fit import fit
 from genrec.models.tokens import TokenLayout
 from genrec.recipe import load_recipe
-from genrec.recommender import Recommender
 from genrec.training.examples import IGNORED, Collator
 from genrec.training.processes import ShareCollator, Shares
 from genrec.training.trainer import TrainingConfig, check_processes
@@ -76,25 +71,6 @@ def test_processes_that_were_killed_end_with_the_same_weights(two: Path, whole: 
     expected, found = (load_file(two / name / "model.safetensors") for name in (whole, killed))
     for weight in expected:
         assert torch.equal(expected[weight], found[weight]), weight
-
-
-def test_a_fit_of_two_processes_is_one_bundle(tmp_path: Path) -> None:
-    write_shop(tmp_path, users=120, items=60, seed=1)
-    settings = QUICK | {"model.dropout": 0.0, "training.epochs": 1, "evaluation.max_questions": 20}
-    tables = [str(tmp_path / "items.csv"), str(tmp_path / "interactions.csv")]
-    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    done = torchrun(
-        "-m", "genrec.cli", "fit", "--items", tables[0], "--interactions", tables[1], "--out", str(tmp_path / "two"), *flags
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("Bundle written to") == 1
-    assert not (tmp_path / "two" / "work").exists()
-    alone = read_bundle(fit(*tables, tmp_path / "one", load_recipe(overrides=settings)))
-    assert read_bundle(tmp_path / "two").codes.hash == alone.codes.hash
-    history = alone.catalogue.item_ids[:2].tolist()
-    [[ours], [theirs]] = [Recommender.load(tmp_path / name).recommend([history], k=5) for name in ("one", "two")]
-    assert [item.item_id for item in ours] == [item.item_id for item in theirs]
-    np.testing.assert_allclose([item.score for item in ours], [item.score for item in theirs], atol=1e-3)
 
 
 def test_every_row_of_a_batch_has_one_process() -> None:
