@@ -66,8 +66,8 @@ def train_one_pass(
             "for it, for example one_pass.sampled 8192, or ask for codes (one_pass.loss 'codes')."
         )
     questions = split.validation.sample(config.validation_users, seed)
-    windows = HistoryWindows(split.train, config.max_history, config.windows_per_user).windows
-    windows.sort(key=lambda window: window.tobytes())
+    cut = HistoryWindows(split.train, config.max_history, config.windows_per_user)
+    windows = sorted((cut[number] for number in range(len(cut))), key=lambda window: window.tobytes())
     return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen))
 
 

@@ -212,6 +212,19 @@ def test_windows_hold_every_event_once_and_never_more_than_the_model_reads(lengt
         np.testing.assert_array_equal(np.diff(window), 1)
 
 
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(1, 8), st.integers(0, 3))
+def test_windows_stand_in_the_order_of_the_histories_the_latest_first(lengths: list[int], size: int, per_user: int) -> None:
+    """Which example has which number decides what a batch holds: it must never change."""
+    histories = Histories.from_lists([np.arange(n) + 100 * user for user, n in enumerate(lengths)])
+    windows = HistoryWindows(histories, size - 1, per_user)
+    expected = [
+        history[max(0, stop - size) : stop]
+        for history in histories.to_lists()
+        for stop in list(range(len(history), 0, -size))[: per_user or None]
+    ]
+    assert [windows[number].tolist() for number in range(len(windows))] == [window.tolist() for window in expected]
+
+
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(1, 4), st.integers(20, 400))
 def test_batches_hold_every_window_once_within_the_budget(lengths: list[int], per_item: int, budget: int) -> None:
     batches = LengthBatches(np.array(lengths), per_item, budget, seed=3)
