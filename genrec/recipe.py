@@ -165,6 +165,11 @@ class Recipe:
         self._check_architecture()
         if self.training.distillation and self.model.pretrained and self.model.lora_rank:
             raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
+        if self.training.fsdp != TrainingConfig().fsdp and self.model.pretrained and self.model.lora_rank:
+            raise SettingError(
+                "training.fsdp shards a model whose weights are all trained; it fails on the rows that train beside LoRA. "
+                "Set model.lora_rank to 0, or leave fsdp out; several processes then keep a copy of the model each."
+            )
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()

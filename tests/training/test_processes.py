@@ -94,6 +94,8 @@ def test_what_one_process_or_several_cannot_do_is_refused(monkeypatch: pytest.Mo
         load_recipe(overrides={"training.fsdp": "full_shard", "model.architecture": "encoder-decoder"})
     with pytest.raises(SettingError, match="training.fsdp is of language models"):
         load_recipe(overrides={"training.fsdp": "full_shard", "model.architecture": "one-pass"})
+    with pytest.raises(SettingError, match="Set model.lora_rank to 0"):
+        load_recipe(overrides={"training.fsdp": "full_shard", "model.pretrained": "llm"})
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingError, match=r"training\.distillation .* one process"):
         check_processes(TrainingConfig(distillation=0.5))
