@@ -45,15 +45,17 @@ from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.model import OnePassModel
 from genrec.models.pretrained import Named, check_pretrained, merged
 from genrec.models.tokens import TokenLayout
-from genrec.published import read_codes
+from genrec.published import PublishedCodes, read_codes
 from genrec.recipe import Recipe
 from genrec.recommender import Recommender
 from genrec.tables import Tables, read_tables, split_histories
 from genrec.tasks import mix_of
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
+from genrec.training import processes
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
-from genrec.training.trainer import TrainingResult, train
+from genrec.training.reporters import check_reporters
+from genrec.training.trainer import TrainingResult, check_processes, train
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +72,16 @@ def fit(
     codes (`genrec tokenize`) to train on, instead of new ones.
 
     A folder with a finished bundle is refused unless `overwrite`; one with an unfinished fit of the same data and recipe is
-    gone on with. Raises `DataError`, `SettingError`, `BundleError`, `MissingDependencyError`.
+    gone on with. Of several processes that torchrun started, each calls this with the same arguments; they train together, and
+    the first does the rest. Raises `DataError`, `SettingError`, `BundleError`, `MissingDependencyError`.
     """
     recipe, out = recipe or Recipe(), Path(out)
     started = time.perf_counter()
+    processes.join()
+    check_processes(recipe.training)
+    check_reporters(recipe.training.report_to)
+    if recipe.model.architecture == ONE_PASS and processes.several():
+        raise SettingError("A one-pass model trains in one process, for minutes. Start genrec fit without torchrun.")
     check_pretrained(recipe.model)  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
@@ -86,7 +94,7 @@ def fit(
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
     scorer = _open_scorer(recipe, tables) if recipe.fusion.scorer else None
     made_with = {} if published is None else {"codes": published.table.hash}
-    work = _open_work(out, recipe, tables.hashes | made_with, overwrite)
+    work = _open_work(out, recipe, tables.hashes | made_with, overwrite) if processes.is_first() else out / WORK
     exclude_seen = recipe.decoding.exclude_seen
     if exclude_seen == "auto":
         exclude_seen = exclude_seen_by_default(split.repeat_share)
@@ -96,11 +104,8 @@ def fit(
         "masked" if exclude_seen else "not masked",
     )  # fmt: skip
 
-    if published:
-        embedder, tokenizer, table, vectors = published.embedder, published.tokenizer, published.table, published.vectors
-    else:
-        embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
-        tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
+    made = published or _make(tables, split, recipe, work)
+    embedder, tokenizer, table, vectors = made.embedder, made.tokenizer, made.table, made.vectors
     counts = np.bincount(split.train.items, minlength=len(tables.catalogue))
 
     _seed_everything(recipe.seed)
@@ -112,6 +117,9 @@ def fit(
     )
     training_seconds = time.perf_counter() - began  # of this run: a fit that was killed and went on took longer
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
+    if not processes.is_first():
+        processes.wait()  # for the bundle
+        return out
     fused: dict[str, Any] | None = None
     if recipe.fusion.votes:
         texts, most = _item_texts(tables.catalogue, recipe), recipe.training.validation_users
@@ -170,7 +178,24 @@ def fit(
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
+    processes.wait()
     return out
+
+
+def _make(tables: Tables, split: Split, recipe: Recipe, work: Path) -> PublishedCodes:
+    """Item vectors and codes. Of several processes the first makes them, and the others read what it wrote."""
+    folder = work / "codes"
+    if not processes.is_first():
+        processes.wait()
+        return read_codes(folder)
+    embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
+    tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
+    made = PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {})
+    if processes.several():
+        shutil.rmtree(folder, ignore_errors=True)
+        made.write(folder, {"data": tables.hashes, "recipe": recipe.to_dict()})
+        processes.wait()
+    return made
 
 
 def _open_scorer(recipe: Recipe, tables: Tables) -> OnePassRanker:
@@ -214,9 +239,11 @@ def _learn_language_model(
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
         mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
+    logs = recipe.training.logging_folder or f"{work.parent}-logs"
     trained = train(
-        model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors, mix
-    )
+        model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
+        recipe.seed, snapshot.vectors, mix,
+    )  # fmt: skip
     return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
 
 

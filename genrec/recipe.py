@@ -165,6 +165,11 @@ class Recipe:
         self._check_architecture()
         if self.training.distillation and self.model.pretrained and self.model.lora_rank:
             raise SettingError("training.distillation trains all weights. Set model.lora_rank to 0, or leave distillation out.")
+        if self.training.fsdp != TrainingConfig().fsdp and self.model.pretrained and self.model.lora_rank:
+            raise SettingError(
+                "training.fsdp shards a model whose weights are all trained; it fails on the rows that train beside LoRA. "
+                "Set model.lora_rank to 0, or leave fsdp out; several processes then keep a copy of the model each."
+            )
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
@@ -200,6 +205,10 @@ class Recipe:
             "training.distillation": self.training.distillation != usual.distillation,
             "training.warmup": self.training.warmup != usual.warmup,
             "training.precision": self.training.precision == "bf16",
+            **{
+                f"training.{name}": getattr(self.training, name) != getattr(usual, name)
+                for name in ("fsdp", "accumulation_steps", "gradient_checkpointing", "report_to", "logging_folder")
+            },
             "training.validation_beam": self.training.validation_beam != usual.validation_beam,
         }.items():
             if unlike:
@@ -229,6 +238,11 @@ class Recipe:
                     f"model.architecture to {ENCODER_DECODER!r}, or leave it out (training.windows_per_user limits windows)."
                 )
             return
+        if training.fsdp != usual.fsdp:
+            raise SettingError(
+                "training.fsdp is for a decoder: the rows that a T5 shares between its stacks cannot be sharded. Leave it out; "
+                "several processes then keep a copy of the model each."
+            )
         if training.windows_per_user != usual.windows_per_user:
             raise SettingError(
                 "training.windows_per_user is for a decoder: an encoder-decoder learns single targets. Set "

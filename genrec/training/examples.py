@@ -22,26 +22,33 @@ IGNORED = -100  # the label that Hugging Face models leave out of the loss
 
 
 class HistoryWindows(Dataset):
-    """Windows of item rows, each int64 [n] with n >= 1; at most `per_user` of each history, the latest (0: all)."""
+    """Windows of item rows, each int64 [n] with n >= 1; at most `per_user` of each history, the latest (0: all).
+
+    A window is two places in the events, 16 bytes, and is cut out when it is asked for; those of a history stand one after the
+    other, the latest first.
+    """
 
     def __init__(self, histories: Histories, max_history: int, per_user: int = 0) -> None:
         size = max_history + 1
-        self.windows = [
-            history[max(0, stop - size) : stop]
-            for history in histories.to_lists()
-            for stop in list(range(len(history), 0, -size))[: per_user or None]
-        ]
+        parts = -(-histories.lengths // size)
+        if per_user:
+            parts = np.minimum(parts, per_user)
+        user = np.repeat(np.arange(len(histories)), parts)
+        number = np.arange(len(user)) - np.repeat(np.cumsum(parts) - parts, parts)
+        self.items = histories.items
+        self.stop = histories.indptr[user + 1] - number * size
+        self.begin = np.maximum(histories.indptr[user], self.stop - size)
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.stop)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return self.windows[number]
+        return self.items[self.begin[number] : self.stop[number]]
 
     @property
     def lengths(self) -> np.ndarray:
         """Items per window: int64 [n]."""
-        return np.array([len(window) for window in self.windows], np.int64)
+        return self.stop - self.begin
 
 
 class LengthBatches(Sampler[list[int]]):

@@ -75,8 +75,8 @@ def train_one_pass(
             f"{(counts > 0).sum()} items with training events before the last round. Lower one of them."
         )
     questions = split.validation.sample(config.validation_users, seed)
-    windows = HistoryWindows(split.train, config.max_history, config.windows_per_user).windows
-    windows.sort(key=lambda window: window.tobytes())
+    cut = HistoryWindows(split.train, config.max_history, config.windows_per_user)
+    windows = sorted((cut[number] for number in range(len(cut))), key=lambda window: window.tobytes())
     checkpoint = None if folder is None else folder / "one_pass.pt"
     return seeded(seed, lambda: _train(model, snapshot, counts, windows, questions, config, exclude_seen, checkpoint))
 

@@ -5,9 +5,11 @@ In: a model, its layout, a split and the code table's index. Out: the model at i
     result = train(model, layout, snapshot, split, TrainingConfig(epochs=20), Path("runs/shop/training"))
 
 A run that was killed goes on from its last checkpoint in the same folder and ends with the same weights: batches are a
-function of seed and epoch, and the Trainer restores optimiser, schedule and random states.
+function of seed and epoch, and the Trainer restores optimiser, schedule and random states. Several processes may train one
+model together (processes.py), each with a copy of it (DDP) or with a part of it (FSDP).
 """
 
+import copy
 import logging
 import math
 import shutil
@@ -18,7 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -38,8 +42,11 @@ from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
+from genrec.training import processes
 from genrec.training.distillation import Distillation
-from genrec.training.examples import Collator, HistoryWindows, LengthBatches
+from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
+from genrec.training.processes import ShareCollator, Shares
+from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
 
@@ -61,6 +68,12 @@ class TrainingConfig:
     are long.
     distillation: weight of a loss that lets the model's
     state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
+    accumulation_steps: batches whose gradients are added up to one step; a step then reads so many times batch_tokens.
+    gradient_checkpointing: keep less of each layer for the way back and compute it again, slower in less memory. report_to:
+    names of the Trainer's reporters, such as "tensorboard", "wandb", "mlflow" or "trackio", whose packages must be installed.
+    logging_folder: where TensorBoard's files go; "" for the bundle's folder with "-logs" behind its name.
+    fsdp: of several processes (docs/training.md), each keeps a copy of the model with "none" (DDP); a part of weights,
+    gradients and optimiser state with "full_shard"; the whole weights, but a part of the rest, with "shard_grad_op".
     validation_users: users drawn for the score after each epoch. validation_beam: its beam width.
     """
 
@@ -75,16 +88,23 @@ class TrainingConfig:
     targets_per_user: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     distillation: float = 0.0
+    accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    report_to: tuple[str, ...] = ()
+    logging_folder: str = ""
+    fsdp: Literal["none", "full_shard", "shard_grad_op"] = "none"
     validation_users: int = 2000
     validation_beam: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_tokens", "patience", "max_history", "validation_users"):
+        object.__setattr__(self, "report_to", tuple(self.report_to))
+        for name in ("epochs", "batch_tokens", "patience", "max_history", "accumulation_steps", "validation_users"):
             check_integer(f"training.{name}", getattr(self, name), 1)
         for name in ("windows_per_user", "targets_per_user"):
             check_integer(f"training.{name}", getattr(self, name), 0)
         check_integer("training.validation_beam", self.validation_beam, 10, 512)
         check_choice("training.precision", self.precision, ["auto", "fp32", "bf16"])
+        check_choice("training.fsdp", self.fsdp, ["none", "full_shard", "shard_grad_op"])
         if not 0 < self.learning_rate < 1:
             raise SettingError(f"training.learning_rate must be above 0 and below 1, got {self.learning_rate}.")
         if not 0 <= self.warmup < 1:
@@ -92,6 +112,11 @@ class TrainingConfig:
         for name in ("weight_decay", "distillation"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"training.{name} must be 0 or more, got {getattr(self, name)}.")
+        if self.distillation and self.accumulation_steps > 1:
+            raise SettingError(
+                "training.distillation tells an item from the others of its batch, so batches added up are no larger batch. "
+                f"Set training.accumulation_steps to 1, got {self.accumulation_steps}, or leave distillation out."
+            )
 
     @property
     def bf16(self) -> bool:
@@ -115,7 +140,9 @@ class MarkComplete(TrainerCallback):
     """Marks a checkpoint once all of it is on disk: what a kill left half written must not be gone on from."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        processes.wait()  # until all have written their random states
+        if processes.is_first():
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 class ScoreBar(ProgressCallback):
@@ -142,20 +169,37 @@ Batches = LengthBatches | TargetBatches | MixBatches
 
 
 class RecommendationTrainer(Trainer):
-    """The Trainer with batches by length and a validation score that decodes real items."""
+    """The Trainer with batches by length and a validation score that decodes real items.
+
+    ranker: has the model that is trained or, where that is sharded, a whole one beside it that takes over its weights.
+    """
 
     def __init__(self, *, batches: Batches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any) -> None:
         super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
         self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
-        return self.accelerator.prepare(loader)
+        examples, collate = self.train_dataset, self.data_collator
+        if not processes.several():
+            loader = DataLoader(examples, batch_sampler=self.batches, collate_fn=collate)  # type: ignore[arg-type]
+            return self.accelerator.prepare(loader)
+        shares = Shares(self.batches, *processes.share())
+        collate = ShareCollator(collate, lambda: examples[next(iter(self.batches))[0]])  # type: ignore[arg-type,index]
+        loader = DataLoader(examples, batch_sampler=shares, collate_fn=collate)  # type: ignore[arg-type]
+        # Accelerate would give each process other batches, and so take larger steps. These are shared out already.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The language model's loss and, where the model has a head for it, that of distillation."""
+        """The language model's loss over all that is learned in a step, by whatever process and in whatever part of it; and
+        where the model has a head for it, that of distillation."""
+        if self.ranker.model.config.is_encoder_decoder:  # T5's own is the mean of what it sees at once
+            outputs = model(**inputs)
+            logits, labels = outputs.logits, inputs["labels"]
+            total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            loss = total * processes.count() / num_items_in_batch  # gradients of the processes are averaged
+            return (loss, outputs) if return_outputs else loss
         items = inputs.pop("items", None)
         if items is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -165,16 +209,28 @@ class RecommendationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search."""
-        rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)  # puts the model to eval and back
-        positions = hit_positions(rows, self.questions.items)
-        metrics = {
-            f"{metric_key_prefix}_{METRIC}": float(ndcg_at(positions, 10).mean()),
-            f"{metric_key_prefix}_recall@10": float(recall_at(positions, 10).mean()),
-        }
+        """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search in the first process."""
+        self.gather()
+        found = self._scores() if processes.is_first() else None
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in processes.told(found).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _scores(self) -> dict[str, float]:
+        self.ranker.model.to(self.args.device)  # type: ignore[arg-type]
+        rows, _scores = self.ranker.rank(self.questions.histories, 10, self.exclude_seen)  # puts the model to eval and back
+        if self.is_fsdp_enabled:
+            self.ranker.model.to("cpu")  # type: ignore[arg-type]
+        positions = hit_positions(rows, self.questions.items)
+        return {METRIC: float(ndcg_at(positions, 10).mean()), "recall@10": float(recall_at(positions, 10).mean())}
+
+    def gather(self) -> None:
+        """Bring the parts of a sharded model together in the ranker's, in the first process."""
+        if self.is_fsdp_enabled:
+            weights = self.accelerator.get_state_dict(self.model)
+            if processes.is_first():
+                self.ranker.model.load_state_dict(weights)
 
 
 def train(
@@ -194,8 +250,11 @@ def train(
 
     snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
     [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. Raises `SettingError`
-    for a split or a mix that this model cannot be trained on.
+    for a split or a mix that this model cannot be trained on. Of several processes, each calls this with the same arguments; at
+    the end the model is trained in all of them, but with `config.fsdp` in the first one alone.
     """
+    processes.join()
+    sharded = check_processes(config)
     if config.distillation:
         if vectors is None or hasattr(model, "merge_and_unload") or model.config.is_encoder_decoder:
             raise SettingError(
@@ -211,17 +270,22 @@ def train(
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):
         raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")
-    steps = config.epochs * len(batches)
+    epoch_steps = math.ceil(len(batches) / config.accumulation_steps)
+    sharding: dict[str, Any] = {"reshard_after_forward": config.fsdp == "full_shard"}
+    if config.gradient_checkpointing:
+        sharding["activation_checkpointing"] = True
+    if config.report_to:
+        check_reporters(config.report_to)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_steps=math.ceil(config.warmup * steps),
+        warmup_steps=math.ceil(config.warmup * config.epochs * epoch_steps),
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         bf16=config.bf16,
-        use_cpu=not torch.cuda.is_available(),  # or bf16 is refused there
+        use_cpu=not torch.accelerator.is_available(),  # or it refuses bf16 there
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -230,16 +294,21 @@ def train(
         metric_for_best_model=METRIC,
         greater_is_better=True,
         logging_strategy="steps",
-        logging_steps=max(1, len(batches) // 10),
+        logging_steps=max(1, epoch_steps // 10),
+        gradient_accumulation_steps=config.accumulation_steps,
+        gradient_checkpointing=config.gradient_checkpointing and not sharded,  # FSDP has its own
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        fsdp=sharded,  # type: ignore[arg-type]  # text is how older versions were told
+        fsdp_config=sharding if sharded else None,
+        **processes.trainer_arguments(sharded),
     )
     ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history)
     trainer = RecommendationTrainer(
-        model=model,
+        model=copy.deepcopy(model) if sharded else model,
         args=arguments,
         train_dataset=examples,
         data_collator=collator,
@@ -251,14 +320,21 @@ def train(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ScoreBar())
-    last = last_complete_checkpoint(folder)
+    place_logs(trainer.callback_handler.callbacks, config.logging_folder or str(folder))
+    last = processes.told(last_complete_checkpoint(folder) if processes.is_first() else None)
     if last:
         log.info("Going on from %s", last.name)
+    if processes.several():
+        torch.manual_seed(seed + processes.share()[0])  # or all would drop the same neurons
     if last and stopped_early(last, config.patience):
         trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
         trainer._load_best_model()
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.gather()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # bf16 was for the training: answers are float32
+    if config.gradient_checkpointing and not sharded:
+        model.gradient_checkpointing_disable()
     if config.distillation:
         del model.distillation  # it has done its work: what is served is the language model alone
     state = trainer.state
@@ -281,6 +357,22 @@ def _examples(
         LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed),
         Collator(codes, layout, items=config.distillation > 0),
     )
+
+
+def check_processes(config: TrainingConfig) -> bool:
+    """Whether the model is sharded. Raises `SettingError` for what several processes, or one, cannot do."""
+    sharded = config.fsdp != "none"
+    if sharded and not processes.several():
+        raise SettingError(
+            f"training.fsdp {config.fsdp!r} shards the model over several processes, and this is one alone. Start them with "
+            "torchrun (see docs/training.md), or leave it out."
+        )
+    if config.distillation and processes.several():
+        raise SettingError(
+            "training.distillation tells an item from the others of its batch, which several processes would share out. Leave "
+            "it out, or train in one process."
+        )
+    return sharded
 
 
 def check_length(model: PreTrainedModel, mix: Mix) -> None:

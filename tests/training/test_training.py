@@ -39,12 +39,13 @@ def run(
     split: Split | None = None,
     vectors: np.ndarray | None = None,
     architecture: str = "decoder",
+    dropout: float = 0.1,
     **settings: object,
 ) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
-    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=0.1)  # type: ignore[arg-type]
+    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=dropout)  # type: ignore[arg-type]
     model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
     result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, False, 0, vectors)
     return model, result
@@ -69,6 +70,15 @@ def test_bf16_learns_on_a_cpu_too_and_keeps_its_weights_in_float32(tmp_path: Pat
     model, result = run(tmp_path, epochs=8, precision="bf16")
     assert result.best > 0.8
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
+def test_a_model_that_learned_in_bf16_answers_in_float32(architecture: str, tmp_path: Path) -> None:
+    model, _ = run(tmp_path, architecture=architecture, epochs=1, precision="bf16")
+    same = type(model)(model.config).eval()  # type: ignore[arg-type, call-arg]
+    same.load_state_dict(model.state_dict())
+    asked = {"input_ids": torch.tensor([[0, 3, 7]])} | ({"labels": torch.tensor([[3, 7]])} if "encoder" in architecture else {})
+    torch.testing.assert_close(model.eval()(**asked).logits, same(**asked).logits, rtol=0, atol=0)
 
 
 def test_item_ends_are_where_the_last_code_of_each_item_stands() -> None:
@@ -215,6 +225,19 @@ def test_windows_hold_every_event_once_and_never_more_than_the_model_reads(lengt
     assert sorted(np.concatenate([*windows, np.zeros(0, int)])) == sorted(np.concatenate([*histories, np.zeros(0, int)]))
     for window in windows:
         np.testing.assert_array_equal(np.diff(window), 1)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(1, 8), st.integers(0, 3))
+def test_windows_stand_in_the_order_of_the_histories_the_latest_first(lengths: list[int], size: int, per_user: int) -> None:
+    """Which example has which number decides what a batch holds: it must never change."""
+    histories = Histories.from_lists([np.arange(n) + 100 * user for user, n in enumerate(lengths)])
+    windows = HistoryWindows(histories, size - 1, per_user)
+    expected = [
+        history[max(0, stop - size) : stop]
+        for history in histories.to_lists()
+        for stop in list(range(len(history), 0, -size))[: per_user or None]
+    ]
+    assert [windows[number].tolist() for number in range(len(windows))] == [window.tolist() for window in expected]
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(1, 4), st.integers(20, 400))

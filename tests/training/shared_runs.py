@@ -1,0 +1,78 @@
+"""One process of several that train together; test_processes.py starts them with torchrun.
+
+    torchrun --nproc-per-node 2 tests/training/shared_runs.py FOLDER
+
+Trains all of `RUNS` one after the other, and leaves weights and logs in FOLDER/NAME.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import save_file
+from test_training import CODES, SIZES, walkers
+
+from genrec.decoding.snapshot import Snapshot
+from genrec.models.config import ModelConfig
+from genrec.models.decoder import build_decoder
+from genrec.models.encoder_decoder import build_encoder_decoder
+from genrec.training import processes
+from genrec.training.trainer import MarkComplete, TrainingConfig, train
+
+
+@dataclass(frozen=True)
+class Run:
+    """killed: it dies after its first epoch, and is started again."""
+
+    architecture: str = "decoder"
+    dropout: float = 0.0  # what is drawn differs between one process and several
+    killed: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+SHARDED = {"fsdp": "full_shard"}
+RUNS = {
+    "ddp": Run(),
+    "ddp-t5": Run("encoder-decoder", settings={"learning_rate": 1e-3}),
+    "ddp-whole": Run(dropout=0.1),
+    "ddp-killed": Run(dropout=0.1, killed=True),
+    "fsdp": Run(settings=SHARDED),
+    "fsdp-killed": Run(killed=True, settings=SHARDED),
+    "fsdp-grad-op": Run(settings={"fsdp": "shard_grad_op", "gradient_checkpointing": True}),
+}
+
+
+def run(folder: Path, asked: Run) -> None:
+    """Batches of 40 tokens are 1 to 4 histories, so that a process may have none of its own in a step."""
+    quick = {"epochs": 2, "batch_tokens": 40, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
+    shape = ModelConfig(
+        asked.architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=asked.dropout  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    def go() -> torch.nn.Module:
+        torch.manual_seed(0)
+        model, layout = (build_decoder if asked.architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
+        config = TrainingConfig(**(quick | asked.settings))
+        train(model, layout, Snapshot.of(CODES, SIZES), walkers(16), config, folder / "work", False)
+        return model
+
+    if asked.killed:
+        after, on_save = MarkComplete.on_save, mock.Mock(side_effect=KeyboardInterrupt)
+        with mock.patch.object(MarkComplete, "on_save", lambda *args, **kwargs: (after(*args, **kwargs), on_save())):
+            try:
+                go()
+            except KeyboardInterrupt:
+                processes.wait()
+            else:
+                raise AssertionError("it was to be killed")
+    model = go()
+    if processes.is_first():
+        save_file({name: value.clone() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+
+
+if __name__ == "__main__":
+    for name, asked in RUNS.items():
+        run(Path(sys.argv[1]) / name, asked)
