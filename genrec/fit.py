@@ -38,12 +38,13 @@ from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_ba
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
+from genrec.models.adapters import merged, save_plain
 from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.model import OnePassModel
-from genrec.models.pretrained import Named, check_pretrained, merged
+from genrec.models.pretrained import Named, check_pretrained
 from genrec.models.tokens import TokenLayout
 from genrec.published import read_codes
 from genrec.recipe import Recipe
@@ -136,7 +137,7 @@ def fit(
     if isinstance(model, OnePassModel):
         model.save(out)
     else:
-        model.save_pretrained(out)
+        save_plain(model, out)
         save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, table.hash)
