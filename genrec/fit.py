@@ -163,7 +163,7 @@ def fit(
         about={
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
-        card=model_card(out.name, recipe, results, tables.hashes, table),
+        card=model_card(out.name, recipe, results, tables.hashes, table, layout),
         vectors=vectors if isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts else None,
     )  # fmt: skip
     shutil.rmtree(work)

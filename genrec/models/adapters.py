@@ -63,6 +63,14 @@ def quantization_of(config: ModelConfig) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 
 
+def keep_trainable(model: nn.Module) -> None:
+    """Turn off what bitsandbytes does to 4-bit layers on CPUs with AVX-512: at their first evaluation their weights are put
+    into an order for inference alone, and training goes on after each validation."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # what mypy knows of modules is less
+
+
 def require_adapters(config: ModelConfig) -> None:
     """Raise `MissingDependencyError` where a package is missing: LoRA asked for must never become a full fine-tune, nor a base
     of 4 bits one of 32."""

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from genrec.errors import SettingError
-from genrec.models.adapters import TYPES, quantization_of, require_adapters, with_lora
+from genrec.models.adapters import TYPES, keep_trainable, quantization_of, require_adapters, with_lora
 from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Texts, Words
@@ -108,6 +108,7 @@ def load_grown(
     words = None if named is None else word_shares(named, layout, text_tokenizer)
     tied = grow(model, layout, words)
     model.config.pad_token_id = layout.pad
+    keep_trainable(model)
     if config.lora_rank:
         model = with_lora(model, layout, config, tied)
     return model, layout
