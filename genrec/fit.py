@@ -54,6 +54,7 @@ from genrec.tasks import mix_of
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
+from genrec.training.preference import post_train
 from genrec.training.trainer import TrainingResult, train
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ def fit(
 
     metrics = {
         "validation": {"best_ndcg@10": trained.best, "epoch": trained.epoch, "steps": trained.steps, "epochs": trained.history},
+        "post_training": trained.post,
         "fusion": fused,
         "test": [result.to_dict() for result in results],
         "leaks": [asdict(leak) for leak in leaks],
@@ -215,6 +217,12 @@ def _learn_language_model(
     trained = train(
         model, layout, snapshot, split, recipe.training, work / "training", exclude_seen, recipe.seed, snapshot.vectors, mix
     )
+    if recipe.post_training.method:
+        post = post_train(
+            model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
+            trained.best, recipe.seed,
+        )  # fmt: skip
+        trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
     return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
 
 
