@@ -11,7 +11,7 @@ read.
 
 The losses are our own and not trl's (1.16 was looked at): its DPO trainer spells prompts with a text tokenizer, where codes are
 never text, and takes one rejected answer, each behind a history of its own; its GRPO trainer samples its own rollouts, which
-may be no items.
+may be no items, unless an experimental hook brings others, and reads a history again for each.
 
 Legend: `M` prompts, `B` of a batch, `G` candidates of each, `L` levels, `T` tokens of the longest history.
 """
