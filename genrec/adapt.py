@@ -102,7 +102,7 @@ def adapt(
                 "known_texts": known_texts,
             },
         },
-        card=model_card(out.name, recipe, [], hashes, table),
+        card=model_card(out.name, recipe, [], hashes, table, before.settings.layout),
         vectors=None if before.vectors is None else vectors,
     )  # fmt: skip
     log.info("Bundle written to %s: %d items, %d of them with a text that the fit knew", out, len(catalogue), known_texts)

@@ -2,7 +2,7 @@
 
 In: what `genrec fit` made. Out: a folder that `transformers` and vLLM load as it is (config, safetensors, tokenizer) plus the
 code table, the catalogue, the item tokenizer and embedder, settings, metrics and a model card. `manifest.json`, with a hash
-of every file, is written last: no manifest, no bundle. `serving.json` alone may be edited afterwards.
+of every file, is written last: no manifest, no bundle. `serving.json` and the card alone may be edited afterwards.
 """
 
 import json
@@ -37,11 +37,13 @@ INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by 
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
-EDITABLE = frozenset({SERVING})
+CARD = "README.md"
+# Nothing reads the card: who publishes it adds a licence, and what else people should know.
+EDITABLE = frozenset({SERVING, CARD})
 # What `write_bundle` adds, files and folders; all else is the model's.
 OWN = frozenset(
     {"codes.parquet", "catalogue.parquet", "items", "item_tokenizer", "embedder", "settings.json", SERVING, "metrics.json",
-     "README.md", SCORER}
+     CARD, SCORER}
 )  # fmt: skip
 
 
@@ -218,7 +220,7 @@ def write_bundle(
     write_json(folder / "settings.json", asdict(settings))
     write_json(folder / SERVING, asdict(serving))
     write_json(folder / "metrics.json", metrics)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
     write_manifest(folder, BUNDLE, {**about, "codes": codes.hash})
 
 

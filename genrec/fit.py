@@ -38,12 +38,13 @@ from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_ba
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
 from genrec.manifest import MANIFEST, WORK, read_manifest
+from genrec.models.adapters import merged, save_plain
 from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.one_pass.config import Shape
 from genrec.models.one_pass.model import OnePassModel
-from genrec.models.pretrained import Named, check_pretrained, merged
+from genrec.models.pretrained import Named, check_pretrained
 from genrec.models.tokens import TokenLayout
 from genrec.published import PublishedCodes, read_codes
 from genrec.recipe import Recipe
@@ -54,6 +55,7 @@ from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors,
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
 from genrec.training.one_pass import train_one_pass
+from genrec.training.preference import post_train
 from genrec.training.reporters import check_reporters
 from genrec.training.trainer import TrainingResult, check_processes, train
 
@@ -82,6 +84,8 @@ def fit(
     check_reporters(recipe.training.report_to)
     if recipe.model.architecture == ONE_PASS and processes.several():
         raise SettingError("A one-pass model trains in one process, for minutes. Start genrec fit without torchrun.")
+    if recipe.post_training.method and processes.several():
+        raise SettingError("post_training works in one process. Start genrec fit without torchrun, or leave it out.")
     check_pretrained(recipe.model)  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
@@ -134,6 +138,7 @@ def fit(
 
     metrics = {
         "validation": {"best_ndcg@10": trained.best, "epoch": trained.epoch, "steps": trained.steps, "epochs": trained.history},
+        "post_training": trained.post,
         "fusion": fused,
         "test": [result.to_dict() for result in results],
         "leaks": [asdict(leak) for leak in leaks],
@@ -147,7 +152,7 @@ def fit(
     if isinstance(model, OnePassModel):
         model.save(out)
     else:
-        model.save_pretrained(out)
+        save_plain(model, out)
         save_text_tokenizer(recipe.model, layout, out)
     (out / INDEX).parent.mkdir(exist_ok=True)
     index.save(out / INDEX, table.hash)
@@ -173,7 +178,7 @@ def fit(
         about={
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
-        card=model_card(out.name, recipe, results, tables.hashes, table),
+        card=model_card(out.name, recipe, results, tables.hashes, table, layout),
         vectors=vectors if isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts else None,
     )  # fmt: skip
     shutil.rmtree(work)
@@ -244,6 +249,12 @@ def _learn_language_model(
         model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
         recipe.seed, snapshot.vectors, mix,
     )  # fmt: skip
+    if recipe.post_training.method:
+        post = post_train(
+            model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
+            trained.best, recipe.seed,
+        )  # fmt: skip
+        trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
     return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
 
 

@@ -29,6 +29,7 @@ from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAEConfig
 from genrec.training.fusion import FusionConfig
+from genrec.training.preference import PostTrainingConfig
 from genrec.training.tasks.config import TasksConfig
 from genrec.training.trainer import TrainingConfig
 
@@ -157,6 +158,7 @@ class Recipe:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
+    post_training: PostTrainingConfig = field(default_factory=PostTrainingConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -174,6 +176,22 @@ class Recipe:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
         self._check_tasks()
+        self._check_post_training()
+
+    def _check_post_training(self) -> None:
+        """Refuse settings of post-training that nothing would read."""
+        if self.post_training == PostTrainingConfig():
+            return
+        if self.post_training.method is None:
+            raise SettingError(
+                "The recipe has settings in post_training, and post_training.method is not set. Set it to 'dpo' or 'grpo', or "
+                "leave them out."
+            )
+        if self.model.architecture != DECODER:
+            raise SettingError(
+                f"post_training is for decoders; model.architecture is {self.model.architecture!r}. Set it to {DECODER!r}, or "
+                "leave the section out."
+            )
 
     def _check_tasks(self) -> None:
         """Refuse tasks with words where the model has none, or would not read them."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from genrec.bundle import read_bundle
+from genrec.bundle import EDITABLE, read_bundle
 from genrec.errors import BundleError, SettingError
 from genrec.manifest import MANIFEST
 from genrec.recommender import Recommender
@@ -67,7 +67,7 @@ def test_every_file_is_missed_by_name(bundle: Path, copy: Path) -> None:
 
 
 def test_every_truncated_file_is_refused_by_name(bundle: Path, copy: Path) -> None:
-    for name in set(files_of(copy)) - {"serving.json"}:
+    for name in set(files_of(copy)) - EDITABLE:
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(BundleError, match=rf"{name} in the bundle .* was truncated or edited"):
@@ -76,7 +76,7 @@ def test_every_truncated_file_is_refused_by_name(bundle: Path, copy: Path) -> No
 
 
 def test_every_edited_file_is_refused_by_name(copy: Path) -> None:
-    for name in set(files_of(copy)) - {"serving.json"}:
+    for name in set(files_of(copy)) - EDITABLE:
         content = (copy / name).read_bytes()
         changed = bytearray(content)
         changed[len(changed) // 2] ^= 1

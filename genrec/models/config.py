@@ -14,8 +14,11 @@ class ModelConfig:
     (one reads, another writes, a T5 from scratch as in TIGER); or "one-pass", a network that scores all items at once and has
     more settings in the section one_pass.
     pretrained: folder or hub name of a causal LM, or of a T5 for an encoder-decoder; None for a model from scratch.
-    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights. new_rows: where the rows of the codes
-    begin in a pretrained model, at the "mean" of all words, or each at the mean of the words in the "text" of its items.
+    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights. dora: whether the adapters are DoRA's,
+    which learn the length of each weight vector apart. quantization: bits of the weights that LoRA leaves as they are, "8bit"
+    or "4bit" (QLoRA; needs the extra quantization), None for 32; the saved model has 32 either way. new_rows: where the rows of
+    the codes begin in a pretrained model, at the "mean" of all words, or each at the mean of the words in the "text" of its
+    items.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
     blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
@@ -25,6 +28,8 @@ class ModelConfig:
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
     pretrained: str | None = None
     lora_rank: int = 16
+    dora: bool = False
+    quantization: Literal["8bit", "4bit"] | None = None
     new_rows: Literal["mean", "text"] = "mean"
     hidden_size: int = 128
     layers: int = 4
@@ -42,6 +47,14 @@ class ModelConfig:
         check_choice("model.new_rows", self.new_rows, ["mean", "text"])
         if self.new_rows == "text" and self.pretrained is None:
             raise SettingError("model.new_rows 'text' needs a model that knows words. Set model.pretrained, or leave it out.")
+        for name, wanted in (("dora", self.dora), ("quantization", self.quantization)):
+            if wanted and (self.pretrained is None or not self.lora_rank):
+                raise SettingError(
+                    f"model.{name} is of the adapters of a pretrained model; model.pretrained is {self.pretrained!r} and "
+                    f"model.lora_rank {self.lora_rank}. Name a model and a rank, or leave it out."
+                )
+        if self.quantization is not None:
+            check_choice("model.quantization", self.quantization, ["8bit", "4bit"])
         check_integer("model.user_tokens", self.user_tokens, 0)
         if self.user_tokens and self.architecture != ENCODER_DECODER:
             raise SettingError(

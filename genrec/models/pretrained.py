@@ -1,4 +1,4 @@
-"""Pretrained models: loaded, grown by one row per code (and per user token), wrapped in LoRA, and unwrapped to be saved.
+"""Pretrained models: loaded, and grown by one row per code (and per user token).
 
 In: a `ModelConfig` that names a folder or a model of the hub. Out: a Hugging Face model and the `TokenLayout` that goes with
 it. Words keep their rows and their meaning; codes get rows of their own behind them, in and out.
@@ -22,7 +22,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from genrec.errors import MissingDependencyError, SettingError
+from genrec.errors import SettingError
+from genrec.models.adapters import TYPES, keep_trainable, quantization_of, require_adapters, with_lora
 from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Texts, Words
@@ -46,12 +47,11 @@ class Named:
 
 def check_pretrained(config: ModelConfig) -> None:
     """Raise `SettingError` unless `config.pretrained`, if any, is there and of the architecture that is asked for, and
-    `MissingDependencyError` where LoRA is asked for and peft is missing. No weights are read: it can be asked early.
+    `MissingDependencyError` where a package is missing. No weights are read: it can be asked early.
     """
     if config.pretrained is None:
         return
-    if config.lora_rank:
-        require_peft()
+    require_adapters(config)
     try:
         found = AutoConfig.from_pretrained(config.pretrained)
     except (OSError, ValueError) as error:
@@ -66,6 +66,16 @@ def check_pretrained(config: ModelConfig) -> None:
         raise SettingError(
             f"An encoder-decoder must be {WANTED[ENCODER_DECODER]}, got {config.pretrained} of type {found.model_type!r}: the "
             "beams of a user share one sequence, which only relative positions allow."
+        )
+    if found.model_type not in TYPES:
+        raise SettingError(
+            f"{config.pretrained} is of type {found.model_type!r}, for which transformers has no language model: nobody could "
+            "load a bundle of it. Name a causal language model, such as a Qwen3 or a Llama."
+        )
+    if getattr(found, "quantization_config", None) is not None:
+        raise SettingError(
+            f"The weights of {config.pretrained} are packed into fewer bits already, into which rows for the codes and "
+            "adapters cannot be folded. Name the same model in full precision, and set model.quantization to '8bit' or '4bit'."
         )
 
 
@@ -82,7 +92,9 @@ def load_grown(
     check_pretrained(config)
     kind = AutoModelForSeq2SeqLM if config.architecture == ENCODER_DECODER else AutoModelForCausalLM
     try:
-        model: PreTrainedModel = kind.from_pretrained(config.pretrained, dtype=torch.float32)
+        model: PreTrainedModel = kind.from_pretrained(
+            config.pretrained, dtype=torch.float32, quantization_config=quantization_of(config)
+        )
         text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
     except (OSError, ValueError) as error:
         raise _not_there(config, error) from None
@@ -96,6 +108,7 @@ def load_grown(
     words = None if named is None else word_shares(named, layout, text_tokenizer)
     tied = grow(model, layout, words)
     model.config.pad_token_id = layout.pad
+    keep_trainable(model)
     if config.lora_rank:
         model = with_lora(model, layout, config, tied)
     return model, layout
@@ -148,18 +161,18 @@ def grow(model: PreTrainedModel, layout: TokenLayout, words: csr_array | None = 
     logging.set_verbosity(verbosity)
     if not tied and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
         # T5 v1.1, Flan-T5 and mT5 have an output layer of their own, which transformers 5 ties whenever it resizes.
-        own = nn.Linear(output.in_features, layout.vocabulary_size, bias=False)
+        own = nn.Linear(output.in_features, layout.vocabulary_size, bias=False, device=output.weight.device)
         own.weight.data[:known] = output.weight.data
         model.set_output_embeddings(own)
     matrices = [model.get_input_embeddings()] if tied else [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
         for matrix in matrices:
             weight = typing.cast(Tensor, matrix.weight)
-            noise = torch.randn(len(weight) - known, weight.shape[1]) * weight[:known].std(0) * NEW_ROW_NOISE
+            noise = torch.randn(len(weight) - known, weight.shape[1]).to(weight) * weight[:known].std(0) * NEW_ROW_NOISE
             start = weight[:known].mean(0).repeat(len(weight) - known, 1)
             if words is not None:
                 told = np.flatnonzero(words.sum(axis=1))
-                start[told] = torch.from_numpy(words[told] @ weight[:known].numpy())
+                start[told] = torch.from_numpy(words[told] @ weight[:known].cpu().numpy()).to(weight)
             weight[known:] = start + noise
     return tied
 
@@ -167,42 +180,6 @@ def grow(model: PreTrainedModel, layout: TokenLayout, words: csr_array | None = 
 def embedding_rows(model: PreTrainedModel) -> int:
     """Tokens that the model has rows for (some models have more rows than their tokenizer has words)."""
     return int(typing.cast(Tensor, model.get_input_embeddings().weight).shape[0])
-
-
-def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, tied: bool) -> PreTrainedModel:
-    """`model` under peft: LoRA on the linear layers, the new token rows trained in full, everything else frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    rows = list(range(layout.base, layout.vocabulary_size))
-    modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules()}
-    embedding = next(n for n, m in modules.items() if m is model.get_input_embeddings())
-    head = next(n for n, m in modules.items() if m is model.get_output_embeddings())
-    trainable = {embedding: rows} if tied else {embedding: rows, head: rows}
-    adapters = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=2 * config.lora_rank,
-        lora_dropout=config.dropout,
-        target_modules="all-linear",
-        trainable_token_indices=trainable,
-        task_type="SEQ_2_SEQ_LM" if config.architecture == ENCODER_DECODER else "CAUSAL_LM",
-    )
-    return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has
-
-
-def require_peft() -> None:
-    """Raise `MissingDependencyError` where peft is missing: LoRA asked for must never become a full fine-tune."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            "model.lora_rank is above 0, and LoRA needs the package peft, which is not installed. Install it with "
-            "`pip install peft`, or set model.lora_rank to 0 to train all weights (slower, more memory)."
-        ) from None
-
-
-def merged(model: nn.Module) -> PreTrainedModel:
-    """The plain model to save: adapters and new rows folded into the weights; a model without adapters as it is."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator,return-value]
 
 
 def _not_there(config: ModelConfig, error: Exception) -> SettingError:

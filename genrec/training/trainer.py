@@ -128,12 +128,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """best: validation NDCG@10 of the returned model; epoch: when it was reached; history: one dict per epoch."""
+    """best: validation NDCG@10 of the returned model; epoch: when it was reached; history: one dict per epoch. post: what
+    `post_train` did, if anything."""
 
     best: float
     epoch: float
     steps: int
     history: list[dict[str, float]]
+    post: dict[str, Any] | None = None
 
 
 class MarkComplete(TrainerCallback):

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.errors import DataError, MissingDependencyError, SettingError
+from genrec.models.adapters import merged
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder, save_text_tokenizer
-from genrec.models.pretrained import merged
 from genrec.models.tokens import TokenLayout, write_histories
 from tokenizers import Tokenizer, models
 

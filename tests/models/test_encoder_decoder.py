@@ -19,10 +19,11 @@ from transformers import (
 from worlds import write_t5
 
 from genrec.errors import SettingError
+from genrec.models.adapters import merged
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
-from genrec.models.pretrained import check_pretrained, merged
+from genrec.models.pretrained import check_pretrained
 
 SIZES = (5, 4, 3)
 SMALL = ModelConfig("encoder-decoder", hidden_size=32, layers=2, heads=2, feed_forward=64)

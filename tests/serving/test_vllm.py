@@ -24,6 +24,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` has 
 
 from quick import QUICK
 from servers import Process, best_by_brute_force, free_port, seq2seq_bundle
+from worlds import write_llm
 
 from genrec import Recommender
 from genrec.data.catalogue import Catalogue
@@ -170,6 +171,20 @@ def test_a_t5_is_served_by_the_same_plugin(bundle: Path, tmp_path: Path) -> None
         assert [recommender.bundle.catalogue.item_ids[row] for row in found[0][0]] == best_by_brute_force(
             recommender, ids[:3], 10, lambda fields: True
         )
+    finally:
+        engine.close()
+
+
+def test_a_pretrained_model_is_served_as_torch_serves_it_after_adapters_were_folded_in(shop: Shop, tmp_path: Path) -> None:
+    llm = write_llm(tmp_path / "llm", [row["title"] for row in shop[0].table.to_pylist()])
+    recipe = load_recipe(overrides=QUICK | {"model.pretrained": str(llm), "model.lora_rank": 4, "model.dora": True})
+    folder = fit(shop[0].table, shop[1].table, tmp_path / "bundle", recipe)
+    recommender = Recommender.load(folder)
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    engine = VllmEngine(folder)
+    try:
+        one = recommender.prepare([ids[:3], [], ids[5:40]], Request(k=10))
+        assert_same(recommender, one, engine.submit(one.queries, one.version).result())
     finally:
         engine.close()
 

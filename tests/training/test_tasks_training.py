@@ -182,6 +182,27 @@ def test_the_recipe_of_lc_rec_runs_from_tables_to_recommendations(
     assert len(items) == 5
 
 
+@pytest.mark.parametrize("way", [{}, {"model.quantization": "4bit"}], ids=["lora", "4bit"])
+def test_the_recipe_of_a_real_model_runs_with_a_stand_in_of_its_architecture(
+    shop: tuple[Catalogue, Interactions], tmp_path: Path, way: dict
+) -> None:
+    """Nothing is overridden but the model's folder, sizes, and how long it trains."""
+    if "model.quantization" in way:
+        pytest.importorskip("bitsandbytes")
+    llm = write_llm(tmp_path / "llm", shop[0].table.column("title").to_pylist(), positions=1024)
+    small = {name: value for name, value in SMALL.items() if "rq_vae" not in name} | {"tokenizer.rq_kmeans.codebook_size": 16}
+    recipe = load_recipe(RECIPE.with_name("qwen3.yaml"), small | {"model.pretrained": str(llm)} | way)
+    assert (recipe.model.lora_rank, recipe.model.new_rows) == (16, "text")
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
+    opened, model = read_bundle(out), AutoModelForCausalLM.from_pretrained(out)
+    assert type(model) is Qwen3ForCausalLM
+    assert model.config.tie_word_embeddings, "as in the real one"
+    assert getattr(model.config, "quantization_config", None) is None
+    assert model.get_input_embeddings().weight.shape[0] == 512 + sum(opened.settings.sizes)
+    [items] = Recommender.load(out).recommend([shop[0].item_ids[:3].tolist()], k=5)
+    assert len(items) == 5
+
+
 def test_the_preview_of_a_recipe_shows_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = write_shop(tmp_path, users=60, items=40, seed=1)
     llm = write_llm(tmp_path / "llm", ["a shop"])
