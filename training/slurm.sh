@@ -13,7 +13,8 @@
 # and --out must lie on a file system that all machines share. A job that is put back into the queue goes on where it was.
 set -euo pipefail
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*} # not `| head -n 1`: it closes the pipe while scontrol writes, and pipefail would end the job
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
 exec srun "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "$SLURM_NNODES" --nproc-per-node "${PROCESSES:-gpu}" \

@@ -49,7 +49,8 @@ def test_one_gpu_is_the_first_unless_another_is_named(tmp_path: Path) -> None:
 
 
 def test_slurm_starts_a_torchrun_on_every_machine_that_meets_at_the_first(tmp_path: Path) -> None:
-    write_program(tmp_path / "scontrol", '[ "$1 $2 $3" = "show hostnames node[7-8]" ] && echo node7 && echo node8')
+    names = "echo node7; yes node8 | head -n 50000"  # more than a pipe holds
+    write_program(tmp_path / "scontrol", f'[ "$1 $2 $3" = "show hostnames node[7-8]" ] || exit 1; {names}')
     write_program(tmp_path / "srun", 'echo "$@"')
     job = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "41", "PYTHON": "python3"}
     done = launch("slurm.sh", "--out", "runs/shop", PATH=f"{tmp_path}:{os.environ['PATH']}", **job)
