@@ -37,9 +37,9 @@ class OnePassConfig:
     mixture: states of a user that speak together, those after the last so many items; 1 for the one after the last item. The
     score is then the logarithm of the weighed mean of their probabilities. mixture_decay: what a state weighs beside the one
     after it, from 0 (nothing) to 1 (the same); "auto" chooses it on validation.
-    rounds: searches that an answer is made of (Ada-Retrieval, arXiv 2401.06633): each but the last gives `round_items` items,
-    and the next reads the history in their light; 1 for one search. round_weight: what the loss of a round counts beside that
-    of the round before it.
+    rounds: searches that an answer is made of (Ada-Retrieval, arXiv 2401.06633), each but the first reading the history in the
+    light of what was found before; 1 for one search. round_items: items that each round but the last gives. round_weight: what
+    the loss of a round counts beside that of the round before it.
     """
 
     identifier: Identifier = "pooled"
