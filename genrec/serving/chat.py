@@ -134,7 +134,9 @@ class ChatOut(BaseModel):
 def add_chat(router: APIRouter, server: Server, enter: Any, search: Search) -> None:
     """Add the route. enter: lets a key in. search: how the server searches."""
 
-    @router.post("/v1/chat/completions", dependencies=[enter])
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+    @router.post("/v1/chat/completions", dependencies=[enter], responses=streamed)
     async def chat_completions(body: ChatIn, request: Request) -> ChatOut:
         """Talk: rules and items in words in, items of the catalogue out. With `stream` as server-sent events."""
         if body.messages[-1].role != "user":
