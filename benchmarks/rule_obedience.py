@@ -128,7 +128,9 @@ def domain(name: str, table: pa.Table, draw: np.random.Generator) -> list[Callab
             lambda: list(values("brand", brands, draw, ("by {}", "from {}", "brand {}"))),
             lambda: list(values("category", kinds, draw, ("{}", "something in {}", "category {}"))),
         ]
-    genres = [(value, all_) for value, all_ in common("categories", 40) if value in MOVIE_WORDS]
+    every = {value for row in table.column("categories").to_pylist() for value in _list(row)}
+    films = {word: [v for v in (word, f"{word} film", f"{word} Film") if v in every] for word in MOVIE_WORDS}
+    genres = [(value, films[value]) for value, _ in common("categories", 40) if value in MOVIE_WORDS]
     found = [lambda: list(years(draw)), lambda: list(values("categories", genres, draw, ("{}", "a {} movie", "{} please")))]
     if name == "crs_opendialkg":
         directors, actors = common("director", 4), common("actors", 4)

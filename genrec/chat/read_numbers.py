@@ -57,6 +57,11 @@ _TENS = {
     "nineties": 90,
 }
 _PARTS = {"early": (0, 4), "mid": (3, 6), "late": (5, 9)}
+_OTHER = {"high": "low", "low": "high"}
+_UNLESS = re.compile(
+    r"(?:\b(?:not?|nothing|none|never)|n't)\s+(?:(?:any|movies?|films?|items?|products?|ones?|anything|that|is|are|was|made|released)\s+)*$",
+    re.I,
+)
 _NOT = r"(?P<not>\b(?:not?|nothing|without|except)\s+(?:\w+\s+)?)?"
 
 
@@ -73,7 +78,12 @@ def read_numbers(scan: Scan, context: Context, out: Reading) -> None:
     for words, side, is_open, years_only in _BEFORE:
         start = rf"(?<![\w<>=])(?:{words})\s*"
         for match in scan.find(rf"{start}(?:the\s+(?:year\s+)?)?(?P<a>{_NUMBER})(?:\s+(?:on|onwards?)\b)?", take=False):
-            bound = {side: _number(match["a"]), f"{side}_open": is_open}
+            before = _UNLESS.search(scan.text[: match.start()])
+            if before is not None and scan.is_free(before.start(), match.start()):  # "no later than 1990": up to 1990
+                scan.take(before.start(), match.start())
+                bound = {_OTHER[side]: _number(match["a"]), f"{_OTHER[side]}_open": not is_open}
+            else:
+                bound = {side: _number(match["a"]), f"{side}_open": is_open}
             _add(scan, match, context, out, bound, match["a"], years_only)
     for words, side in _AFTER:
         for match in scan.find(rf"(?<![\w.])(?:from\s+)?(?P<a>{_NUMBER})\s*(?:{words})(?!\w)", take=False):

@@ -373,8 +373,10 @@ def _values(scan: Scan, context: Context, out: Reading) -> None:
         between = scan.text[end:a] if groups else ""
         # "sci-fi, not Acme": a "not" between two values is about the second alone.
         join = _JOIN.match(between) if groups and not re.search(r"\b(?:not?|nor)\b", between, re.I) else None
-        if join is not None:
-            groups[-1].append((a, b, choices, (join["by"] or "").strip(" ,").lower() or ("," if join["by"] else "")))
+        word = (join["by"] or "").strip(" ,").lower() if join is not None else ""
+        # "not coffee, by Ember": a comma joins values of one column alone.
+        if join is not None and (word in ("or", "and") or set(groups[-1][-1][2]) == set(choices)):
+            groups[-1].append((a, b, choices, word or ("," if join["by"] else "")))
         else:
             groups.append([(a, b, choices, "")])
         end = b

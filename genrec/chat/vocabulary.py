@@ -34,6 +34,8 @@ SAME = (
     ("writer", "author", "written"), ("language", "spoken"), ("colour", "color"),
 )  # fmt: skip
 
+NOUNS = {"film", "movie", "book", "game", "show"}  # "Action Film" is meant by "action", where there is "Action" too
+
 Kind = Literal["values", "number", "date"]
 
 
@@ -164,7 +166,7 @@ def _values(name: str, column: pa.ChunkedArray, items: int, many: bool) -> Colum
 
 def _keys(name: str, spellings: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Key -> spellings. A path "Beauty > Skin Care" is also meant by each of its parts; a value of two words that ends in the
-    column's name, or whose first word is a value too, by that word ("Spanish Language", "Action Film")."""
+    column's name, or in one of `NOUNS` after another value, by its first word ("Spanish Language", "Action Film")."""
     found: dict[str, set[str]] = {}
     plain = {text: key(text) for text in spellings}
     known, own = set(plain.values()), {key(name)}
@@ -173,7 +175,7 @@ def _keys(name: str, spellings: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if " > " in text:
             names |= {key(part) for part in text.split(" > ")}
         first, _, last = whole.rpartition(" ")
-        if first and " " not in first and (last in own or first in known):
+        if first and " " not in first and (last in own or (last in NOUNS and first in known)):
             names.add(first)
         for words in filter(None, names):
             found.setdefault(words, set()).add(text)
