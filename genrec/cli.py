@@ -225,6 +225,14 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_chat(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", type=Path)
+    verb.add_argument("--history", default="", metavar="ID,ID,...", help="what the user had, oldest first")
+    verb.add_argument("-k", type=int, default=5, metavar="K", help="items per answer (default: %(default)s)")
+    verb.add_argument("--reader", metavar="URL", help="a chat model (OpenAI-compatible, up to /v1) that reads the rules")
+    verb.add_argument("--reader-model", default="default", metavar="NAME", help="its name (its key: $GENREC_READER_KEY)")
+
+
 def _add_keys(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("action", choices=["add", "list"])
     verb.add_argument("file", type=Path)
@@ -485,6 +493,15 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def _chat(args: argparse.Namespace) -> int:
+    from genrec.chat.terminal import run
+
+    _quiet_transformers()
+    reader = (args.reader, args.reader_model, os.environ.get("GENREC_READER_KEY")) if args.reader else None
+    run(args.bundle, ids_of(args.history), args.k, reader)
+    return 0
+
+
 def _keys(args: argparse.Namespace) -> int:
     from genrec.serving.security import make_key, read_keys
 
@@ -550,6 +567,7 @@ _EXAMPLES = """examples:
   genrec recommend runs/shop --interactions events.csv --out recommendations.parquet
   genrec serve runs/shop
   genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --filter 'cheap=price < 10'
+  genrec chat runs/shop --history B001,B002
   genrec keys add keys.json web --scopes recommend events --rate 50
   genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain
 """
@@ -565,6 +583,7 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
     "compare": (_compare, _add_compare, "Compare evaluations: paired tests, and quality against cost."),
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
     "serve": (_serve, _add_serve, "Answer over HTTP."),
+    "chat": (_chat, _add_chat, "Talk in the terminal: rules in words, items from the catalogue."),
     "keys": (_keys, _add_keys, "Make and list API keys of a server."),
     "demo": (_demo, _add_demo, "Fit and show a recommender on a synthetic shop, in a few minutes."),
 }

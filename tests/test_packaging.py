@@ -47,7 +47,10 @@ def test_every_core_dependency_has_a_lower_and_an_upper_bound(pin: str) -> None:
     assert operators == {">=", "<"}
 
 
-@pytest.mark.parametrize("pin", [*CORE, *EXTRAS["text"], *EXTRAS["baselines"], *EXTRAS["serving"], *EXTRAS["dev"]])
+TESTED = ["text", "baselines", "chat", "serving", "dev"]
+
+
+@pytest.mark.parametrize("pin", [*CORE, *(pin for extra in TESTED for pin in EXTRAS[extra])])
 def test_the_tested_set_of_versions_keeps_the_bounds(pin: str) -> None:
     requirement = Requirement(pin)
     assert requirement.specifier.contains(constraints()[canonicalize_name(requirement.name)])
@@ -73,7 +76,7 @@ def test_both_commands_make_their_own_environment(command: str) -> None:
     """-W: as if pyproject.toml were newer than the environment; -n: print, do not run."""
     plan = make("-n", "-W", "pyproject.toml", command)
     assert "-m venv .venv" in plan
-    assert "-c constraints.txt -e '.[text,baselines,serving,postgresql,ray,dev]'" in plan
+    assert "-c constraints.txt -e '.[text,baselines,chat,serving,postgresql,ray,dev]'" in plan
 
 
 def test_make_test_checks_style_types_tests_and_coverage() -> None:

@@ -1,5 +1,6 @@
 """The README's commands and its Python example, run as they are written (with a quick recipe)."""
 
+import io
 import json
 import re
 import shlex
@@ -46,15 +47,20 @@ def shop_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_commands_to_run() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == {"validate", "fit", "recommend", "evaluate", "compare", "serve"}
+    verbs = {"validate", "fit", "recommend", "evaluate", "compare", "serve", "chat"}
+    assert {shlex.split(command)[1] for command in COMMANDS} == verbs
 
 
-def test_the_commands_work_in_the_order_of_the_page(shop_folder: Path) -> None:
+def test_the_commands_work_in_the_order_of_the_page(
+    shop_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
+        monkeypatch.setattr(sys, "stdin", io.StringIO("something under $20\n/quit\n"))  # what `chat` is told
         if "path/to/llm" in command or arguments[0] == "serve":
             continue  # tests/test_fit.py takes that road with a model it makes; the server is started below
         assert main([*arguments, *(FLAGS if arguments[0] == "fit" else [])]) == 0, command
+    assert "Rules: 1. price: below 20." in capsys.readouterr().out
     assert (shop_folder / "recommendations.parquet").exists()
     [serve] = [command for command in COMMANDS if command.startswith("genrec serve ")]
     [curl] = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("curl ")]

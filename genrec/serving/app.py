@@ -7,7 +7,6 @@ turn, the search) -> finish (items, in a worker thread); while it waits, the eve
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
@@ -26,10 +25,10 @@ from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import BundleError, DataError, GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
+from genrec.serving.chat import add_chat
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
 from genrec.serving.limits import LimitsMiddleware
-from genrec.serving.metrics import Metrics
-from genrec.serving.models import Models, ServedModel, UnknownModelError
+from genrec.serving.models import ServedModel, UnknownModelError
 from genrec.serving.schemas import (
     MOST_IN_QUERY,
     Answer,
@@ -47,8 +46,9 @@ from genrec.serving.schemas import (
     RollbackIn,
     VersionOut,
 )
-from genrec.serving.security import DeniedError, Gate, TooFastError
-from genrec.serving.store import ConflictError, Event, Store, StoreError
+from genrec.serving.security import DeniedError, TooFastError
+from genrec.serving.shared import Server, plain
+from genrec.serving.store import ConflictError, Event, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +70,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 FOLLOW_SECONDS = 2.0  # how often changes of other servers are looked for
 MOST_EXPLAINED = 200  # items of one request
 AWAY_SECONDS = 5  # when to come back while an engine or a database is being started
-
-
-class Server:
-    """What the routes share. timeout: seconds that a search may take with its waiting."""
-
-    def __init__(self, models: Models, store: Store, gate: Gate, metrics: Metrics, timeout: float) -> None:
-        self.models, self.store, self.gate, self.metrics, self.timeout = models, store, gate, metrics, timeout
-        self.draining = threading.Event()
 
 
 def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
@@ -163,7 +155,7 @@ def _router(server: Server) -> APIRouter:
 
     @router.delete("/v1/events", dependencies=[needs("events")])
     def forget(user_id: Id, model: str | None = None) -> dict[str, int]:
-        """Delete all events of a user."""
+        """Delete all events and conversations of a user."""
         return {"deleted": store.forget(models.get(model).name, user_id)}
 
     @router.get("/v1/catalog/items", dependencies=[needs("recommend")])
@@ -213,6 +205,8 @@ def _router(server: Server) -> APIRouter:
     def rollback(body: RollbackIn) -> VersionOut:
         """Bring the content of an earlier version back, as a new version."""
         return change(body.model, lambda live: live.rollback(body.to))
+
+    add_chat(router, server, needs("recommend"), _search)
 
     @router.get("/v1/models", dependencies=[needs("recommend")])
     def list_models() -> list[ModelOut]:
@@ -327,28 +321,11 @@ def _check_fields(fields: list[str], version: CatalogueVersion) -> None:
 def _item(item: Recommendation, fields: list[str] | None) -> Item:
     kept = item.fields if fields is None else {name: value for name, value in item.fields.items() if name in fields}
     why = None if item.explanation is None else asdict(item.explanation)
-    return Item(item_id=item.item_id, rank=item.rank, score=item.score, fields=_plain(kept), explanation=why)
+    return Item(item_id=item.item_id, rank=item.rank, score=item.score, fields=plain(kept), explanation=why)
 
 
 def _fields(version: CatalogueVersion, rows: np.ndarray) -> list[dict[str, Any]]:
-    return [_plain(fields) for fields in version.fields(rows)]
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """Values that JSON has: no NaN, no infinity, bytes as text."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not np.isfinite(value):
-            return None
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        if isinstance(value, list):
-            return [plain(part) for part in value]
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        return value
-
-    return {name: plain(value) for name, value in fields.items()}
+    return [plain(fields) for fields in version.fields(rows)]
 
 
 def _version(version: CatalogueVersion) -> VersionOut:

@@ -22,11 +22,12 @@ from prometheus_client import CollectorRegistry
 
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.recommender import Recommender
-from genrec.serving.app import Server, make_app
+from genrec.serving.app import make_app
 from genrec.serving.engine import Engine, TorchEngine
 from genrec.serving.metrics import Metrics
 from genrec.serving.models import Models, ServedModel
 from genrec.serving.security import Gate, read_keys
+from genrec.serving.shared import Server
 from genrec.serving.store import Store
 
 

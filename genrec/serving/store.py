@@ -1,4 +1,4 @@
-"""Store: events of users and changes of catalogues, kept so that what was acknowledged survives a crash.
+"""Store: events of users, conversations and changes of catalogues, kept so that what was acknowledged survives a crash.
 
 In: events and changes, each with the name of the model they belong to. Out: a user's history, and every change in order. One
 database by URL: a SQLite file by default (write-ahead log, synced at every commit), or PostgreSQL for several servers.
@@ -25,6 +25,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     create_engine,
     event,
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # both know ON CONFLICT DO NOTHING
 ATTEMPTS = 3
+SESSION_DAYS = 30  # a conversation is kept so long after its last turn
 
 _meta = MetaData()
 _events = Table(
@@ -68,6 +70,16 @@ _changes = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("change", LargeBinary, nullable=False),
     Column("time", Float, nullable=False),
+)  # fmt: skip
+
+# digest: names a point in a conversation, and cannot be guessed without having had it.
+_sessions = Table(
+    "sessions", _meta,
+    Column("model", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("user_id", String, index=True),
+    Column("state", Text, nullable=False),
+    Column("time", Float, nullable=False, index=True),
 )  # fmt: skip
 
 
@@ -152,9 +164,27 @@ class Store:
                 found.append(list(connection.execute(query).scalars())[::-1])
         return found
 
-    def forget(self, model: str, user_id: str) -> int:
-        """Delete everything about a user. Returns how many events there were."""
+    def save_session(self, model: str, digest: str, state: str, user_id: str | None = None) -> None:
+        """Keep the state of a conversation, in the place of what was under `digest`; what is older than `SESSION_DAYS` goes."""
+        now = time.time()
+        row = {"model": model, "digest": digest, "user_id": user_id, "state": state, "time": now}
+        put = self._insert(_sessions).on_conflict_do_update(
+            index_elements=["model", "digest"], set_={"state": state, "user_id": user_id, "time": now}
+        )
         with self._transaction() as connection:
+            connection.execute(_sessions.delete().where(_sessions.c.time < now - SESSION_DAYS * 86_400))
+            connection.execute(put, row)
+
+    def session(self, model: str, digest: str) -> str | None:
+        """The state kept under `digest`, None where there is none."""
+        query = select(_sessions.c.state).where(_sessions.c.model == model, _sessions.c.digest == digest)
+        with self._transaction() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def forget(self, model: str, user_id: str) -> int:
+        """Delete everything about a user, conversations too. Returns how many events there were."""
+        with self._transaction() as connection:
+            connection.execute(_sessions.delete().where(_sessions.c.model == model, _sessions.c.user_id == user_id))
             gone = connection.execute(_events.delete().where(_events.c.model == model, _events.c.user_id == user_id))
             return int(gone.rowcount)
 

@@ -1,0 +1,157 @@
+"""Numbers in a message: "under $20", "from the 90s", "after 2000", "rating of at least 4".
+
+In: a `Scan` and its `Context`. Out: rules of ranges, added to a `Reading`. Which column a number is about: the one that is
+named beside it, else years for what looks like a year, else the price (or the only column of numbers). A number that fits
+none is said.
+"""
+
+import re
+
+from genrec.chat.reading import Context, Reading
+from genrec.chat.rules import Rule
+from genrec.chat.scan import Scan
+from genrec.chat.vocabulary import Column
+
+_CURRENCY = r"[$€£]|\b(?:usd|eur|gbp|dollars?|bucks?|euros?|pounds?)\b"
+_NUMBER = r"(?:[$€£]\s*)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?\s*(?:[$€£]|(?:usd|eur|gbp|dollars?|bucks?|euros?|pounds?)\b)?"
+# Words before a number: which bound it is, whether the bound itself is left out, and whether they are said of years alone.
+_BEFORE: tuple[tuple[str, str, bool, bool], ...] = (
+    (
+        r"no\s+more\s+than|not\s+more\s+than|not\s+over|not\s+above|at\s+most"
+        r"|up\s+to|max(?:imum)?(?:\s+of)?|within|<=|not\s+exceeding",
+        "high",
+        False,
+        False,
+    ),
+    (
+        r"no\s+less\s+than|not\s+less\s+than|not\s+under|not\s+below"
+        r"|at\s+least|min(?:imum)?(?:\s+of)?|>=|starting\s+(?:at|from)",
+        "low",
+        False,
+        False,
+    ),
+    (r"under|below|less\s+than|lower\s+than|cheaper\s+than|fewer\s+than|smaller\s+than|shorter\s+than|<", "high", True, False),
+    (
+        r"over|above|more\s+than|greater\s+than|higher\s+than|longer\s+than|pricier\s+than|more\s+expensive\s+than|>",
+        "low",
+        True,
+        False,
+    ),
+    (r"not\s+before|since|from\s+(?=\d{4}\s+on)", "low", False, True),
+    (r"not\s+after|until|till|through", "high", False, True),
+    (r"before|earlier\s+than|older\s+than|prior\s+to|pre-?", "high", True, True),
+    (r"after|later\s+than|newer\s+than|more\s+recent\s+than|post-?", "low", True, True),
+)
+_AFTER: tuple[tuple[str, str], ...] = (
+    (r"(?:or|and)\s+(?:less|under|below|cheaper|fewer|lower|earlier|older|before)", "high"),
+    (r"(?:or|and)\s+(?:more|above|over|up|higher|later|newer|after)|onwards?|and\s+on|\+", "low"),
+)
+_TENS = {
+    "twenties": 20,
+    "thirties": 30,
+    "forties": 40,
+    "fifties": 50,
+    "sixties": 60,
+    "seventies": 70,
+    "eighties": 80,
+    "nineties": 90,
+}
+_PARTS = {"early": (0, 4), "mid": (3, 6), "late": (5, 9)}
+_OTHER = {"high": "low", "low": "high"}
+_UNLESS = re.compile(
+    r"(?:\b(?:not?|nothing|none|never)|n't)\s+(?:(?:any|movies?|films?|items?|products?|ones?|anything|that|is|are|was|made|released)\s+)*$",
+    re.I,
+)
+_NOT = r"(?P<not>\b(?:not?|nothing|without|except)\s+(?:\w+\s+)?)?"
+
+
+def read_numbers(scan: Scan, context: Context, out: Reading) -> None:
+    """Add the ranges that a message names."""
+    _decades(scan, context, out)
+    for pattern in (
+        rf"\b(?:between|from)\s+(?P<a>{_NUMBER})\s*(?:and|to|until|till|-)\s*(?P<b>{_NUMBER})",
+        rf"(?<![\w.])(?P<a>[$€£]\s*\d+(?:\.\d+)?|\b(?:1[5-9]|20)\d\d)\s*(?:-|to)\s*(?P<b>{_NUMBER})",
+    ):
+        for match in scan.find(_NOT + pattern, take=False):
+            low, high = sorted((_number(match["a"]), _number(match["b"])))
+            _add(scan, match, context, out, {"low": low, "high": high}, match["a"] + match["b"], years_only=False)
+    for words, side, is_open, years_only in _BEFORE:
+        start = rf"(?<![\w<>=])(?:{words})\s*"
+        for match in scan.find(rf"{start}(?:the\s+(?:year\s+)?)?(?P<a>{_NUMBER})(?:\s+(?:on|onwards?)\b)?", take=False):
+            before = _UNLESS.search(scan.text[: match.start()])
+            if before is not None and scan.is_free(before.start(), match.start()):  # "no later than 1990": up to 1990
+                scan.take(before.start(), match.start())
+                bound = {_OTHER[side]: _number(match["a"]), f"{_OTHER[side]}_open": not is_open}
+            else:
+                bound = {side: _number(match["a"]), f"{side}_open": is_open}
+            _add(scan, match, context, out, bound, match["a"], years_only)
+    for words, side in _AFTER:
+        for match in scan.find(rf"(?<![\w.])(?:from\s+)?(?P<a>{_NUMBER})\s*(?:{words})(?!\w)", take=False):
+            _add(scan, match, context, out, {side: _number(match["a"])}, match["a"], years_only=False)
+    for match in scan.find(
+        rf"{_NOT}\b(?:in|from|of|year|made\s+in|released\s+in)\s+(?:the\s+year\s+)?(?P<a>(?:1[5-9]|20)\d\d)\b(?!\s*-)",
+        take=False,
+    ):
+        _add(scan, match, context, out, {"low": float(match["a"]), "high": float(match["a"])}, match["a"], years_only=True)
+    for match in scan.find(r"\b(?P<name>[a-z]+)\s*(?:is|of|=|:|equals)?\s*(?P<a>\d+(?:\.\d+)?)\b", take=False):
+        if any(column.kind != "values" for column in context.vocabulary.called(match["name"])):
+            number = float(match["a"])
+            _add(scan, match, context, out, {"low": number, "high": number}, match["a"], years_only=False)
+
+
+def _decades(scan: Scan, context: Context, out: Reading) -> None:
+    names = "|".join(_TENS)
+    pattern = (
+        rf"{_NOT}(?:\b(?:from|in|of|during)\s+)?(?:\bthe\s+)?(?:\b(?P<part>early|mid"
+        rf"|late)[\s-]+)?(?:(?<![\d$])(?P<year>(?:1[5-9]|20)\d0|'?\d0)'?s\b|\b(?P<name>{names})\b)"
+    )
+    for match in scan.find(pattern, take=False):
+        digits = match["year"].strip("'") if match["year"] else str(_TENS[match["name"].lower()])
+        year = int(digits) if len(digits) == 4 else int(digits) + (2000 if int(digits) < 30 else 1900)
+        first, last = _PARTS.get((match["part"] or "").lower(), (0, 9))
+        _add(scan, match, context, out, {"low": year + first, "high": year + last}, "", years_only=True)
+
+
+def _add(scan: Scan, match: re.Match[str], context: Context, out: Reading, bounds: dict, said: str, years_only: bool) -> None:
+    if not scan.is_free(*match.span()):
+        return
+    column, start = _column(scan, match, context, bounds, said, years_only)
+    scan.take(start, match.end())
+    if column is None:
+        out.unknown.append(scan.text[start : match.end()].strip())
+        return
+    negative = bool(match.groupdict().get("not"))
+    out.add.append(Rule("range", column=column.name, negative=negative, **bounds))
+
+
+def _column(
+    scan: Scan, match: re.Match[str], context: Context, bounds: dict, said: str, years_only: bool
+) -> tuple[Column | None, int]:
+    """The column that a number is about, and where what is said of it begins."""
+    vocabulary = context.vocabulary
+    before = re.search(
+        r"(?:\b([a-z]+)\b\s*(?:is|of|must\s+be|should\s+be|:)?\s*(?:the\s+)?)$", scan.text[: match.start()], re.I
+    )
+    after = re.match(r"\s*([a-z]+)", scan.text[match.end() :], re.I)
+    inside = match.groupdict().get("name")
+    for word, start in (
+        (before and before[1], before and before.start()),
+        (after and after[1], match.start()),
+        (inside, match.start()),
+    ):
+        named = [column for column in vocabulary.called(word) if column.kind != "values"] if word else []
+        if named:
+            return named[0], int(start or 0) if scan.is_free(int(start or 0), match.start()) else match.start()
+    if re.search(_CURRENCY, said, re.I):
+        return vocabulary.money, match.start()
+    numbers = [bounds[side] for side in ("low", "high") if side in bounds]
+    like_years = all(1500 <= number <= 2100 and number == int(number) for number in numbers)
+    if years_only:
+        return (vocabulary.year if like_years else None), match.start()
+    if like_years and vocabulary.year is not None and (vocabulary.money is None or vocabulary.money.high < 1500):
+        return vocabulary.year, match.start()
+    return vocabulary.money, match.start()
+
+
+def _number(said: str) -> float:
+    return float(re.sub(r"[^\d.]", "", said).rstrip("."))

@@ -1,0 +1,97 @@
+"""`genrec chat`: a conversation in the terminal.
+
+In: a bundle, and lines as they are typed. Out: answers. `/rules` lists the rules in force, `/forget 2` takes one back,
+`/why 3` says why the third item was shown, `/quit` ends. Whatever is printed went through `printable`: no title can steer
+the terminal.
+
+    genrec chat runs/shop
+    genrec chat runs/shop --history B001,B002
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from genrec.chat.ask_rules import AskedReader
+from genrec.chat.dialogue import Conversation, State
+from genrec.chat.read_rules import read
+from genrec.chat.voice import HELP
+from genrec.chat.words import printable
+from genrec.errors import GenrecError, UnknownItemError
+from genrec.recommender import Recommender
+
+COMMANDS = "/rules  /forget N  /why N  /quit"
+
+
+def run(bundle: Path, history: Sequence[str], k: int, reader: tuple[str, str, str | None] | None) -> None:
+    """Load and talk. reader: address, model and key of a chat model that reads the rules (None: the built-in grammar)."""
+    recommender = Recommender.load(bundle)
+    strange = [item for item, row in zip(history, recommender.catalogue.current.rows(history), strict=True) if row < 0]
+    if strange:
+        raise UnknownItemError(f"--history must name items of the catalogue, got {strange[0]!r}.")
+    conversation = Conversation(recommender, AskedReader(*reader) if reader else read, k=k)
+    chat(conversation, typed(), before=history)
+
+
+def typed() -> Iterator[str]:
+    """Lines of a person, with editing and memory of earlier lines; or of a file or pipe."""
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # input() edits lines with it
+    while True:
+        try:
+            yield input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+
+
+def chat(
+    conversation: Conversation, lines: Iterator[str], show: Callable[[str], None] = print, before: Sequence[str] = ()
+) -> State:
+    """Talk until `/quit` or the end of the lines. before: what the user had. Returns the last state."""
+    state = State()
+    show(f"{HELP}\n{COMMANDS}")
+    for line in lines:
+        command, _, rest = line.strip().partition(" ")
+        if command in ("/quit", "/exit"):
+            break
+        if command.startswith("/"):
+            state, text = _command(command, rest.strip(), state, conversation, before)
+            show(text)
+            continue
+        if not line.strip():
+            continue
+        try:
+            turn = conversation.turn(line, state, before)
+        except GenrecError as error:
+            show(printable(error, 500))
+            continue
+        state = turn.state
+        show(turn.text)
+    return state
+
+
+def _command(command: str, rest: str, state: State, conversation: Conversation, before: Sequence[str]) -> tuple[State, str]:
+    if command == "/rules":
+        rules = [f"{number}. {rule}" for number, rule in enumerate(state.rules, 1)]
+        return state, "\n".join(rules) or "There is no rule."
+    place = int(rest) - 1 if rest.isdigit() and len(rest) < 4 else -1
+    if command == "/forget":
+        if not 0 <= place < len(state.rules):
+            return state, (
+                f"/forget takes the number of a rule, from 1 to {len(state.rules)}."
+            ) if state.rules else "There is no rule."
+        kept = tuple(rule for number, rule in enumerate(state.rules) if number != place)
+        return replace(state, rules=kept), f"No longer a rule: {state.rules[place]}."
+    if command == "/why":
+        if not 0 <= place < len(state.shown):
+            return state, (
+                f"/why takes the number of an item shown, from 1 to {len(state.shown)}."
+            ) if state.shown else "Nothing was shown yet."
+        history = [*before, *(item for item in state.history if item not in before)]
+        explanation = conversation.recommender.explain(history, state.shown[place], unsupported="ignore")
+        why = [state.reasons[place]] if state.reasons[place] else []
+        return state, "\n".join(printable(line, 160) for line in (*why, *str(explanation).splitlines()))
+    return state, f"There is no command {printable(command, 20)}. {COMMANDS}"

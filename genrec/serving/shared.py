@@ -1,0 +1,36 @@
+"""What the routes of the HTTP API share."""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from genrec.serving.metrics import Metrics
+from genrec.serving.models import Models
+from genrec.serving.security import Gate
+from genrec.serving.store import Store
+
+
+class Server:
+    """timeout: seconds that a search may take with its waiting."""
+
+    def __init__(self, models: Models, store: Store, gate: Gate, metrics: Metrics, timeout: float) -> None:
+        self.models, self.store, self.gate, self.metrics, self.timeout = models, store, gate, metrics, timeout
+        self.draining = threading.Event()
+
+
+def plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Values that JSON has: no NaN, no infinity, bytes as text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        return value
+
+    return {name: plain(value) for name, value in fields.items()}
