@@ -211,6 +211,7 @@ def test_bad_requests_get_a_reason_and_change_nothing(server: Running, path: str
 
 
 BAD_INPUT: dict[tuple[str, str], dict[str, Any]] = {
+    ("post", "/v1/chat/completions"): {"json": {"messages": []}},
     ("post", "/v1/recommendations"): {"json": {"histories": "B001"}},
     ("post", "/v1/events"): {"json": {"events": [{"user_id": 7, "item_id": "a"}]}},
     ("delete", "/v1/events"): {"params": {"user_id": ""}},
