@@ -17,7 +17,7 @@ from genrec.chat.link import Link
 from genrec.chat.read_numbers import read_numbers
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reading, like_rule
 from genrec.chat.rules import Rule
-from genrec.chat.scan import ADJECTIVES, COUNTS, FILLERS, INTENT, REF, REFS, Scan, places_of
+from genrec.chat.scan import ADJECTIVES, COUNTS, FILLERS, INTENT, ORDINALS, REF, REFS, Scan, places_of
 from genrec.chat.vocabulary import Column
 from genrec.chat.words import key, straight
 from genrec.errors import MissingDependencyError
@@ -169,9 +169,11 @@ def _flags(scan: Scan, context: Context, out: Reading) -> None:
 
 
 def _than_shown(scan: Scan, context: Context, out: Reading) -> None:
-    """ "Cheaper than the second", "newer than Home Alone"."""
+    """ "Cheaper than the second", "newer than Home Alone"; "it" is the item that the message named last."""
     for match in scan.find(rf"\b(?P<how>{'|'.join(ADJECTIVES)})\s+than\s+(?P<ref>{REF})(?![\d$€£])", take=False):
-        places = places_of(match["ref"], context)
+        named = re.findall(rf"\b(?:{'|'.join(ORDINALS)}|last)\b", scan.text[: match.start()], re.I)
+        it = re.fullmatch(r"it|(?:that|this)(?:\s+one)?", match["ref"], re.I)
+        places = places_of(named[-1] if it and named else match["ref"], context)
         if not places:
             if not re.search(r"\d", match["ref"]):
                 scan.take(*match.span())

@@ -50,6 +50,7 @@ def context() -> Context:
         ("children's", ["flavours: Children's"]),
         ("comdey", ['flavours: Comedy (you wrote "comdey")']),
         ("cheaper than the second", ["price: below 25 (cheaper than Alien)"]),
+        ("not the first, but cheaper than it", ["price: below 10 (cheaper than Toy Story)"]),
         ("newer than Alien", ["won: above 1979 (newer than Alien)"]),
         ("not the same maker as the first", ["maker: not Acme (not the same maker as the first: Toy Story)"]),
         ("nothing I've already seen", ["nothing that you had"]),
@@ -66,7 +67,7 @@ def test_what_a_message_says_is_what_the_rules_say(context: Context, message: st
     [
         ("waterproof and under $20", ["waterproof"]), ("a comedy, not a sequel", ["not a sequel"]), 
         ("rated above 7 stars", ["rated"]),
-        ("cheaper than the ninth", ["cheaper than the ninth"]),
+        ("cheaper than the ninth", ["cheaper than the ninth"]), ("cheaper than it", ["cheaper than it"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_mapped_is_given_back(context: Context, message: str, unknown: list[str]) -> None:
