@@ -132,6 +132,7 @@ def post_train(
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         bf16=training.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # or it refuses bf16 there
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

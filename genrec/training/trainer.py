@@ -180,6 +180,12 @@ class RecommendationTrainer(Trainer):
         super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
         self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, and then without its wrapper: bf16 was for the training, answers are float32."""
+        result = super().train(*args, **kwargs)
+        self.accelerator.unwrap_model(self.ranker.model, keep_fp32_wrapper=False)
+        return result
+
     def get_train_dataloader(self) -> DataLoader:
         examples, collate = self.train_dataset, self.data_collator
         if not processes.several():
@@ -334,7 +340,6 @@ def train(
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.gather()
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # bf16 was for the training: answers are float32
     if config.gradient_checkpointing and not sharded:
         model.gradient_checkpointing_disable()
     if config.distillation:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,16 @@ def run(
     model, layout, snapshot = copy.deepcopy(trained[0]), *trained[1:]
     config = PostTrainingConfig(method, **({"learning_rate": 3e-3, "rollouts": 6} | settings))  # type: ignore[arg-type]
     return model, post_train(model, layout, snapshot, walkers(), TRAINING, config, folder, False, start)
+
+
+def test_a_model_that_was_post_trained_in_bf16_answers_in_float32(trained: Trained, tmp_path: Path) -> None:
+    model, layout, snapshot = copy.deepcopy(trained[0]), *trained[1:]
+    config = PostTrainingConfig("dpo", rollouts=6)
+    post_train(model, layout, snapshot, walkers(), replace(TRAINING, precision="bf16"), config, tmp_path, False, -1.0)
+    same = copy.deepcopy(trained[0]).eval()
+    same.load_state_dict(model.state_dict())
+    asked = torch.tensor([[0, 3, 7]])
+    torch.testing.assert_close(model.eval()(input_ids=asked).logits, same(input_ids=asked).logits, rtol=0, atol=0)
 
 
 def ranker_of(trained: Trained, model: torch.nn.Module | None = None) -> BeamRanker:
