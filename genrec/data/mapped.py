@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import DTypeLike
 
 from genrec.errors import DataError
 
@@ -18,7 +19,7 @@ from genrec.errors import DataError
 STRETCH = 1 << 20
 
 
-def large_array(size: int, dtype: type) -> np.ndarray:
+def large_array(size: int, dtype: DTypeLike) -> np.ndarray:
     """An array [size] whose values are to be set: in memory if it is small, on disk above `STRETCH` values. Raises `DataError`
     where the disk has no room."""
     if size <= STRETCH:
