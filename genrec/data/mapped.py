@@ -32,7 +32,7 @@ def large_array(size: int, dtype: DTypeLike) -> np.ndarray:
             else:
                 file.truncate(length)
         except OSError as error:
-            raise _no_room(length, error) from None
+            raise _no_room(f"{length / 2**30:.1f} GiB", error) from None
         return np.frombuffer(mmap.mmap(file.fileno(), length), dtype)
 
 
@@ -45,7 +45,7 @@ def map_table(batches: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
                     writer.write_table(batch.cast(schema))
             file.flush()
         except OSError as error:
-            raise _no_room(file.tell(), error) from None
+            raise _no_room(f"more than {file.tell() / 2**30:.1f} GiB", error) from None
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
 
@@ -73,8 +73,8 @@ def stretches(indptr: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _no_room(length: int, error: OSError) -> DataError:
+def _no_room(needed: str, error: OSError) -> DataError:
     return DataError(
-        f"There must be room for {length / 2**30:.1f} GiB of events in {tempfile.gettempdir()}, got: {error}. Make room there, "
-        "or set TMPDIR to a folder on a larger disk."
+        f"There must be room for {needed} of events in {tempfile.gettempdir()}, got: {error}. Make room there, or set "
+        "TMPDIR to a folder on a larger disk."
     )
