@@ -172,7 +172,7 @@ def encoder_decoder_ways(recipe: Recipe, train: Histories, codes: np.ndarray, la
     config = recipe.training
     targets = HistoryTargets(train, config.max_history)
     ours = TargetBatches(targets, config.targets_per_user, layout.levels, config.batch_tokens, seed)
-    print_padding(1 + layout.levels * targets.lengths, ours)
+    print_padding(1 + layout.levels * targets.lengths(np.arange(len(targets))), ours)
     collator = TargetCollator(codes, layout)
     rows, longest = round(len(ours.first) / len(ours)), 1 + layout.levels * config.max_history
 

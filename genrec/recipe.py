@@ -28,10 +28,10 @@ from genrec.tokenizers.fsq import FSQConfig
 from genrec.tokenizers.opq import OPQConfig
 from genrec.tokenizers.rq_kmeans import RQKMeansConfig
 from genrec.tokenizers.rq_vae import RQVAEConfig
+from genrec.training.config import TrainingConfig
 from genrec.training.fusion import FusionConfig
 from genrec.training.preference import PostTrainingConfig
 from genrec.training.tasks.config import TasksConfig
-from genrec.training.trainer import TrainingConfig
 
 
 @dataclass(frozen=True)

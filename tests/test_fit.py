@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from quick import QUICK
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 from genrec.bundle import read_bundle
 from genrec.codes import diff
+from genrec.data import mapped
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
 from genrec.data.synthetic import write_shop
@@ -49,8 +51,15 @@ def test_the_model_beats_popularity_on_the_shop(tmp_path: Path) -> None:
     assert model["metrics"]["masked"]["ndcg@10"]["low"] > 1.5 * popularity["metrics"]["masked"]["ndcg@10"]["high"]
 
 
-def test_the_same_tables_and_seed_give_the_same_bundle(bundle: Path, shop: Shop, quick: Recipe, tmp_path: Path) -> None:
-    again = fit(shop[0].table, shop[1].table, tmp_path / "again", quick)
+def test_the_same_tables_and_seed_give_the_same_bundle_in_memory_or_on_disk(
+    bundle: Path, shop: Shop, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "STRETCH", 100)  # longer arrays are on disk, of which no more are worked on at once
+    (tmp_path / "events").mkdir()
+    events = shop[1].table
+    for number, start in enumerate(range(0, len(events), 700)):
+        pq.write_table(events.slice(start, 700), tmp_path / "events" / f"{number}.parquet")
+    again = fit(shop[0].table, tmp_path / "events", tmp_path / "again", quick)
     assert weights_hash(again) == weights_hash(bundle)
     assert read_bundle(again).codes.hash == read_bundle(bundle).codes.hash
 

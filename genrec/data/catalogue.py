@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.columns import ITEM_ID
+from genrec.data.mapped import pieces
 from genrec.errors import DataError, UnknownItemError, nearest
 
 # Whole numbers above this are no longer exact as float64, so two ids could silently become one.
@@ -25,11 +26,15 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of dictionary-encoded values spelled out, `string` for every kind of text, other types as they are."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if is_text(kind) else kind
+
+
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-encoded values spelled out, every kind of text as `string`; other columns as they are."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.string()) if is_text(column.type) else column
+    """The column as its `plain_type`."""
+    return column.cast(plain_type(column.type))
 
 
 def as_id_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -60,7 +65,7 @@ def as_id_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
             "or map the right column with columns={...}."
         )
     column = column.cast(pa.string())
-    empty = pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0
+    empty = sum(pc.sum(pc.equal(pc.utf8_trim_whitespace(piece), "")).as_py() or 0 for piece in pieces(column))
     if empty:
         raise DataError(
             f"Column {name!r} must have a value in every row, got {empty} blank ids. Remove or fill these rows; "

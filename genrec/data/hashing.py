@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.data.mapped import pieces
+
 
 def table_hash(table: pa.Table) -> str:
     """sha256 (64 hex digits) of names and values; missing values and NaN are the same, times count to the microsecond."""
     whole = hashlib.sha256(str(table.num_rows).encode())
     for name in sorted(table.column_names):
-        column = _plain(table.column(name))
         streams: dict[str, hashlib._Hash] = {}
-        for chunk in column.chunks:
-            _feed(chunk, "", streams)
+        for piece in pieces(table.column(name)):
+            for chunk in _plain(piece).chunks:
+                _feed(chunk, "", streams)
         whole.update(f"\0{name}".encode())
         for place in sorted(streams):
             whole.update(f"\0{place}\0".encode() + streams[place].digest())

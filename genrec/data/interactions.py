@@ -3,12 +3,14 @@
 In: an Arrow table with `user_id`, `item_id`, and optionally `timestamp` and `position`.
 Out: `Histories`, every user's items in order, as row numbers of a `Catalogue`.
 
+A table may be larger than memory: it is read in stretches, and long arrays lie on disk (mapped.py).
+
 Order inside a user: by timestamp, ties by `position` where there is one, then by the order of the file. A user with any
 missing timestamp keeps `position` or the order of the file, and a user with any missing position the order of the file: half
 an order would be worse than none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +21,8 @@ import scipy.sparse as sp
 
 from genrec.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from genrec.data.catalogue import RowsById, as_id_column, plain_column, require_columns
+from genrec.data.mapped import large_array, parts, pieces, stretches
+from genrec.data.order import in_order
 from genrec.errors import DataError, check_choice
 
 
@@ -69,8 +73,13 @@ class Histories:
         if stop is not None:
             lengths = np.clip(stop, 0, lengths)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        events = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - starts, lengths)
-        return Histories(self.user_ids[users], indptr, self.items[events], self.times[events])
+        shift = starts - indptr[:-1]
+        items, times = (large_array(int(indptr[-1]), values.dtype) for values in (self.items, self.times))
+        for first, last in stretches(indptr):
+            there = slice(indptr[first], indptr[last])
+            events = np.arange(there.start, there.stop) + np.repeat(shift[first:last], lengths[first:last])
+            items[there], times[there] = self.items[events], self.times[events]
+        return Histories(self.user_ids[users], indptr, items, times)
 
     def to_lists(self) -> list[np.ndarray]:
         """One int64 array per user."""
@@ -80,9 +89,12 @@ class Histories:
         """Share of events whose item the same user had before. 0 where users never repeat an item."""
         if not len(self.items):
             return 0.0
-        users = np.repeat(np.arange(len(self)), self.lengths)
-        width = int(self.items.max()) + 1
-        return 1.0 - len(np.unique(users * width + self.items)) / len(self.items)
+        width, different = int(self.items.max()) + 1, 0
+        for first, last in stretches(self.indptr):
+            users = np.repeat(np.arange(last - first), self.lengths[first:last])
+            items = self.items[self.indptr[first] : self.indptr[last]]
+            different += len(np.unique(users * width + items))
+        return 1.0 - different / len(self.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +114,8 @@ class Interactions:
         for name in (TIMESTAMP, POSITION):
             if name in table.column_names:
                 require_columns(table, [name], "interactions")
-                as_numbers(table.column(name), name)
+                for _ in _numbers(table.column(name), name):  # whether they are
+                    pass
         return cls(table)
 
     def __len__(self) -> int:
@@ -114,48 +127,59 @@ class Interactions:
         `unknown_items`: what to do with events whose item is not in `catalogue`. Raises `DataError`.
         """
         check_choice("unknown_items", unknown_items, ["raise", "drop"])
-        table = self.table
-        rows = catalogue.rows(table.column(ITEM_ID))
-        known = rows >= 0
-        if not known.all():
-            example = table.column(ITEM_ID)[int(np.flatnonzero(~known)[0])].as_py()
-            if unknown_items == "raise":
-                raise DataError(
-                    f"Every interaction must name an item of the items table, got {int((~known).sum())} of {len(rows)} "
-                    f"that do not (for example item {example!r}). Add these items, or drop the rows with "
-                    f"unknown_items='drop' (command line: --data.unknown-items drop)."
-                )
-            table, rows = table.filter(pa.array(known)), rows[known]
-            if not len(rows):
-                raise DataError(
-                    f"No interaction names an item of the items table (for example {example!r} is not in it). "
-                    "Check that both tables use the same ids."
-                )
-        encoded = table.column(USER_ID).combine_chunks().dictionary_encode()
-        users = encoded.indices.to_numpy().astype(np.int64)
-        names = encoded.dictionary.to_numpy(zero_copy_only=False)
-        times = (
-            as_numbers(table.column(TIMESTAMP), TIMESTAMP) if TIMESTAMP in table.column_names else np.full(len(rows), np.nan)
-        )
-        positions = as_numbers(table.column(POSITION), POSITION) if POSITION in table.column_names else np.zeros(len(rows))
-        order = np.lexsort((_whole_users(positions, users, len(names)), _whole_users(times, users, len(names)), users))
-        lengths = np.bincount(users, minlength=len(names))
-        return Histories(names, np.concatenate([[0], np.cumsum(lengths)]), rows[order], times[order])
+        size, numbers = len(self), dict[str, int]()
+        users, items = large_array(size, np.int32), large_array(size, np.int64)
+        keys = [as_numbers(self.table.column(name), name) for name in (TIMESTAMP, POSITION) if name in self.table.column_names]
+        if TIMESTAMP not in self.table.column_names:
+            keys.insert(0, large_array(size, np.float64))
+            keys[0][:] = np.nan
+        unknown, example, kept = 0, "", 0
+        for stretch in parts(size):
+            part = self.table.select([USER_ID, ITEM_ID])[stretch]
+            rows = catalogue.rows(part.column(ITEM_ID))
+            known = rows >= 0
+            if not known.all():
+                example = example or part.column(ITEM_ID)[int(np.flatnonzero(~known)[0])].as_py()
+                unknown += int((~known).sum())
+                part, rows = part.filter(pa.array(known)), rows[known]
+            stop = kept + len(rows)
+            users[kept:stop], items[kept:stop] = _numbered(part.column(USER_ID), numbers), rows
+            for values in keys:
+                values[kept:stop] = values[stretch][known]
+            kept = stop
+        if unknown and unknown_items == "raise":
+            raise DataError(
+                f"Every interaction must name an item of the items table, got {unknown} of {size} "
+                f"that do not (for example item {example!r}). Add these items, or drop the rows with "
+                f"unknown_items='drop' (command line: --data.unknown-items drop)."
+            )
+        if not kept:
+            raise DataError(
+                f"No interaction names an item of the items table (for example {example!r} is not in it). "
+                "Check that both tables use the same ids."
+            )
+        items, times, indptr = in_order(users[:kept], items[:kept], [key[:kept] for key in keys], len(numbers))
+        return Histories(np.array(list(numbers), object), indptr, items, times)
+
+
+def _numbered(ids: pa.ChunkedArray, numbers: dict[str, int]) -> np.ndarray:
+    """Users by number, in the order of first appearance; new ones are added to `numbers`: int64 [n]."""
+    encoded = ids.combine_chunks().dictionary_encode()
+    found = [numbers.setdefault(name, len(numbers)) for name in encoded.dictionary.to_pylist()]
+    return np.array(found, np.int64)[encoded.indices.to_numpy()]
 
 
 class EventNumbers:
     """Gives every event its own number, where a catalogue gives the row of its item: the histories then say which row of the
-    table stands where."""
+    table stands where. Events are counted on from call to call; each table takes new ones."""
+
+    def __init__(self) -> None:
+        self.given = 0
 
     def rows(self, item_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Row numbers of the events: int64 [n]."""
-        return np.arange(len(item_ids))
-
-
-def _whole_users(values: np.ndarray, users: np.ndarray, n_users: int) -> np.ndarray:
-    """Sort keys [E]: `values`, but 0 throughout for every user who lacks any, so that a stable sort keeps that user's order."""
-    lacking = np.bincount(users, np.isnan(values), n_users) > 0
-    return np.where(lacking[users], 0.0, values)
+        """Row numbers of the next events: int64 [n]."""
+        self.given += len(item_ids)
+        return np.arange(self.given - len(item_ids), self.given)
 
 
 def as_numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
@@ -163,42 +187,66 @@ def as_numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
     Raises `DataError` for other types, text that is neither, and infinite numbers.
     """
+    values, stop = large_array(len(column), np.float64), 0
+    for piece in _numbers(column, name):
+        values[stop : stop + len(piece)] = piece
+        stop += len(piece)
+    return values
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> Iterator[np.ndarray]:
+    """The values of `as_numbers` piece by piece, and what it raises."""
     column = plain_column(column)
-    if pa.types.is_string(column.type):
-        column = _parse_text(column, name)
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("s"))
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        ticks = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
-        return _floats(column.cast(pa.int64())) / ticks
-    if pa.types.is_null(kind):
-        return np.full(len(column), np.nan)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+    written = _kind_of_text(column, name) if pa.types.is_string(column.type) else None
+    kind = written or column.type
+    if not (_is_time(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+            or pa.types.is_null(kind)):  # fmt: skip
         raise DataError(
             f"Column {name!r} must hold numbers, dates or times, got Arrow type {kind}. Convert it, or leave it out: "
             "without it the order of the file is used."
         )
-    values = _floats(column)
-    infinite = int(np.isinf(values).sum())
+    infinite = 0
+    for piece in pieces(column):
+        if written is not None:
+            piece = _without_blanks(piece).cast(written)
+        values = _seconds(piece) if _is_time(kind) else _floats(piece)
+        infinite += int(np.isinf(values).sum())
+        yield values
     if infinite:
         raise DataError(
             f"Column {name!r} must hold finite numbers, got {infinite} infinite ones. Fix them or leave them empty."
         )
-    return values
 
 
-def _parse_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Numbers or ISO 8601 dates written as text (blank means missing)."""
+def _is_time(kind: pa.DataType) -> bool:
+    return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+
+
+def _seconds(column: pa.ChunkedArray) -> np.ndarray:
+    """Dates or times as seconds since 1970."""
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    ticks = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
+    return _floats(column.cast(pa.int64())) / ticks
+
+
+def _without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = pc.utf8_trim_whitespace(column)
     blank = pc.equal(column, "")
-    column = pc.if_else(pc.fill_null(blank, True), pa.scalar(None, pa.string()), column)
+    return pc.if_else(pc.fill_null(blank, True), pa.scalar(None, pa.string()), column)
+
+
+def _kind_of_text(column: pa.ChunkedArray, name: str) -> pa.DataType:
+    """What all texts of a column are: numbers or ISO 8601 times (blank means missing). Raises `DataError` where they are
+    neither."""
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
         try:
-            return column.cast(kind)
+            for piece in pieces(column):
+                _without_blanks(piece).cast(kind)
         except pa.ArrowInvalid:
             continue
-    example = next(v for v in column.drop_null().to_pylist() if v is not None)
+        return kind
+    example = next(value for piece in pieces(column) for value in _without_blanks(piece).drop_null().to_pylist())
     raise DataError(
         f"Column {name!r} must hold numbers or ISO 8601 times such as 2024-05-01T12:00:00, got text, for example "
         f"{example!r}. Convert it, or leave it out: without it the order of the file is used."

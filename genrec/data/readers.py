@@ -13,7 +13,7 @@ Out: an Arrow table, a `Catalogue` or `Interactions`.
 import difflib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from genrec.columns import INTERACTION_COLUMNS, ITEM_ID, USER_ID
-from genrec.data.catalogue import Catalogue
+from genrec.data.catalogue import Catalogue, plain_type
 from genrec.data.hashing import table_hash
 from genrec.data.interactions import Interactions
+from genrec.data.mapped import map_table
 from genrec.data.text_files import Opened, open_atomic, open_csv, open_json
 from genrec.errors import DataError, SettingError, check_choice, nearest
 
@@ -34,6 +35,12 @@ PARQUET = (".parquet", ".pq")
 SUFFIXES = (*PARQUET, ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".inter", ".item", ".user")
 HUB_NAME = re.compile(r"hf:(?P<name>[^:@]+)(:(?P<config>[^@]+))?@(?P<split>.+)")
 STREAM_ROWS = 10_000  # rows per batch from an iterable data set
+# Arrow reads ahead, 16 batches of 4 files at once and all that is asked of a row group: gigabytes with long rows or row groups.
+FEW_AT_ONCE: dict[str, Any] = {
+    "batch_readahead": 1,
+    "fragment_readahead": 1,
+    "fragment_scan_options": pads.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False),
+}
 
 
 def read_table(source: Any, columns: Mapping[str, str] | None = None, only: Sequence[str] | None = None) -> pa.Table:
@@ -60,17 +67,24 @@ def load_catalogue(source: Any, columns: Mapping[str, str] | None = None) -> Cat
 
 def load_interactions(source: Any, columns: Mapping[str, str] | None = None, extra: Sequence[str] = ()) -> Interactions:
     """Read the interactions table: its user, item, timestamp and position columns, and those of `extra`, which must be there.
-    Raises `DataError`."""
+    Parquet, and a stream of `datasets` that knows its types, may be larger than memory: what is read of it lies on disk (see
+    mapped.py). Raises `DataError`."""
     for name in columns or {}:
         check_choice("columns of the interactions table", name, INTERACTION_COLUMNS)
-    table = _read(source, columns, (*INTERACTION_COLUMNS, *extra), required=(USER_ID, ITEM_ID, *extra))
+    table = _read(source, columns, (*INTERACTION_COLUMNS, *extra), required=(USER_ID, ITEM_ID, *extra), on_disk=True)
     try:
         return Interactions.from_table(table)
     except DataError as error:
         raise DataError(f"{_label(source)}: {error}") from error
 
 
-def _read(source: Any, columns: Mapping[str, str] | None, only: Sequence[str] | None, required: Sequence[str]) -> pa.Table:
+def _read(
+    source: Any,
+    columns: Mapping[str, str] | None,
+    only: Sequence[str] | None,
+    required: Sequence[str],
+    on_disk: bool = False,
+) -> pa.Table:
     mapping = dict(columns or {})
     for name, theirs in mapping.items():
         if not (isinstance(name, str) and isinstance(theirs, str)):
@@ -89,8 +103,20 @@ def _read(source: Any, columns: Mapping[str, str] | None, only: Sequence[str] | 
         raise DataError(
             f"{opened.label} must have every column name once, got {twice!r} {opened.names.count(twice)} times. Rename one."
         )
-    table = opened.load(chosen)
+    ids = [theirs for name, theirs in plan if name in (USER_ID, ITEM_ID)]
+    table = _mapped(opened, chosen, ids) if on_disk and opened.stream else opened.load(chosen)
     return pa.table([table.column(theirs) for _, theirs in plan], names=[name for name, _ in plan])
+
+
+def _mapped(opened: Opened, names: list[str], ids: list[str]) -> pa.Table:
+    """The columns on disk, as types that need no copy later: dictionaries are spelled out, and numbers in `ids` are text."""
+    assert opened.stream
+    schema, tables = opened.stream(names)
+    plain = [
+        (name, pa.string() if name in ids and pa.types.is_integer(kind) else plain_type(kind))
+        for name, kind in zip(names, schema.types, strict=True)
+    ]
+    return map_table(tables, pa.schema(plain))
 
 
 def _plan(opened: Opened, mapping: dict[str, str]) -> list[tuple[str, str]]:
@@ -197,6 +223,10 @@ def _open_folder(folder: Path) -> Opened:
 def _open_parquet(files: list[Path], folder: Path | None) -> Opened:
     """One table from many files, in the order of their names. Columns that only some files have are missing in the others."""
     label = str(folder or files[0])
+
+    def damaged(error: Exception) -> DataError:
+        return DataError(f"{label} cannot be read as parquet: {error}. Check that every file is complete.")
+
     try:
         if folder is None:
             data = pads.dataset(str(files[0]), format="parquet")
@@ -210,15 +240,25 @@ def _open_parquet(files: list[Path], folder: Path | None) -> Opened:
                 paths, schema=pa.unify_schemas([*schemas, data.schema], promote_options="permissive"), **options
             )
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{label} cannot be read as parquet: {error}. Check that every file is complete.") from error
+        raise damaged(error) from error
 
     def load(names: list[str]) -> pa.Table:
         try:
             return data.to_table(columns=names)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{label} cannot be read as parquet: {error}. Check that every file is complete.") from error
+            raise damaged(error) from error
 
-    return Opened(label, data.schema.names, load)
+    def stream(names: list[str]) -> tuple[pa.Schema, Iterator[pa.Table]]:
+        return pa.schema([data.schema.field(name) for name in names]), tables(names)
+
+    def tables(names: list[str]) -> Iterator[pa.Table]:
+        try:
+            for batch in data.to_batches(columns=names, **FEW_AT_ONCE):
+                yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(error) from error
+
+    return Opened(label, data.schema.names, load, stream)
 
 
 def _open_pandas(frame: Any) -> Opened:
@@ -264,23 +304,30 @@ def _open_iterable(data: Any) -> Opened:
             raise DataError("An iterable data set must yield at least one row, got none.")
         names = list(first)
 
-    def load(chosen: list[str]) -> pa.Table:
-        if data.features is not None:
-            parts = [part.select(chosen) for part in data.with_format("arrow").iter(STREAM_ROWS)]
-        else:  # types unknown: batches as Arrow would break where one has only missing values
-            batches = data.iter(STREAM_ROWS)
-            parts = [pa.table({name: batch[name] for name in chosen}) for batch in batches]
-        return pa.concat_tables(parts, promote_options="permissive")
-
-    def load_or_tell(chosen: list[str]) -> pa.Table:
+    def tables(chosen: list[str]) -> Iterator[pa.Table]:
         try:
-            return load(chosen)
+            if data.features is not None:
+                for part in data.with_format("arrow").iter(STREAM_ROWS):
+                    yield part.select(chosen)
+            else:  # types unknown: batches as Arrow would break where one has only missing values
+                for batch in data.iter(STREAM_ROWS):
+                    yield pa.table({name: batch[name] for name in chosen})
         except (pa.ArrowException, KeyError) as error:
-            raise DataError(
-                f"{_label(data)} must have the columns {chosen} with one type each in every row: {error}."
-            ) from error
+            raise differ(chosen, error) from error
 
-    return Opened(_label(data), names, load_or_tell)
+    def load(chosen: list[str]) -> pa.Table:
+        try:
+            return pa.concat_tables(tables(chosen), promote_options="permissive")
+        except pa.ArrowException as error:
+            raise differ(chosen, error) from error
+
+    def stream(chosen: list[str]) -> tuple[pa.Schema, Iterator[pa.Table]]:
+        return pa.schema([data.features.arrow_schema.field(name) for name in chosen]), tables(chosen)
+
+    def differ(chosen: list[str], error: Exception) -> DataError:
+        return DataError(f"{_label(data)} must have the columns {chosen} with one type each in every row: {error}.")
+
+    return Opened(_label(data), names, load, stream if data.features is not None else None)
 
 
 def _label(source: Any) -> str:

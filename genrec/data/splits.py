@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genrec.data.interactions import Histories
+from genrec.data.mapped import large_array, stretches
 from genrec.errors import DataError, SettingError, check_choice, check_integer
 
 LEAVE_ONE_OUT, GLOBAL_TIME, USER_HOLDOUT = SPLITS = ("leave-one-out", "global-time", "user-holdout")
@@ -73,8 +74,12 @@ class Split:
         if questions == ALL:
             return self
 
+        parts = (self.train.items, self.validation.items, self.test.items)
+        trained = np.zeros(1 + max(int(items.max(initial=-1)) for items in parts), bool)
+        trained[self.train.items] = True
+
         def kept(asked: Targets) -> Targets:
-            return asked.select(np.flatnonzero(np.isin(asked.items, self.train.items) == (questions == WARM)))
+            return asked.select(np.flatnonzero(trained[asked.items] == (questions == WARM)))
 
         return replace(self, validation=kept(self.validation), test=kept(self.test))
 
@@ -135,12 +140,19 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
             f"A global-time split needs a timestamp in every interaction, got {missing} of {len(histories.items)} without. "
             "Fill them, drop these rows, or use the leave-one-out split."
         )
-    cut_validation, cut_test = np.quantile(
-        histories.times, [1 - validation_share - test_share, 1 - test_share], method="higher"
-    )
-    users = np.repeat(np.arange(len(histories)), histories.lengths)
-    position = np.arange(len(histories.items)) - histories.indptr[users]
-    train_lengths = np.bincount(users, histories.times < cut_validation, len(histories)).astype(np.int64)
+    times = large_array(len(histories.times), np.float64)
+    times[:] = histories.times
+    shares = [1 - validation_share - test_share, 1 - test_share]
+    cut_validation, cut_test = np.quantile(times, shares, method="higher", overwrite_input=True)
+    train_lengths, later = np.zeros(len(histories), np.int64), []
+    for first, last in stretches(histories.indptr):
+        users = np.repeat(np.arange(first, last), histories.lengths[first:last])
+        events = np.arange(histories.indptr[first], histories.indptr[last])
+        trains = histories.times[events] < cut_validation
+        train_lengths[first:last] = np.bincount(users[trains] - first, minlength=last - first)
+        asked = ~trains & (events > histories.indptr[users])  # not about the first item of anybody
+        later.append(np.stack([events[asked], users[asked]]))
+    events, users = np.concatenate(later, axis=1)
     trained = np.flatnonzero(train_lengths)
     if not len(trained):
         raise DataError(
@@ -150,14 +162,15 @@ def global_time(histories: Histories, validation_share: float = 0.1, test_share:
     train = histories.select(trained, train_lengths[trained])
 
     def questions(inside: np.ndarray) -> Targets:
-        events = np.flatnonzero(inside & (position > 0))
-        return Targets(histories.select(users[events], position[events]), histories.items[events], histories.times[events])
+        chosen, of = events[inside], users[inside]
+        before = histories.select(of, chosen - histories.indptr[of])
+        return Targets(before, histories.items[chosen], histories.times[chosen])
 
-    in_test = histories.times >= cut_test
+    in_test = histories.times[events] >= cut_test
     return Split(
         GLOBAL_TIME,
         train,
-        questions((histories.times >= cut_validation) & ~in_test),
+        questions(~in_test),
         questions(in_test),
         train.repeat_share(),
     )

@@ -9,7 +9,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ ATOMIC_TYPES = ("token", "float", "token_seq", "float_seq")
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose column names are known. `load(names)` reads these columns; `label` names the source in messages."""
+    """A source whose column names are known. `load(names)` reads these columns; `label` names the source in messages.
+
+    stream: the same columns as tables of some rows, all with the schema that comes with them, for sources that need not be in
+    memory as a whole.
+    """
 
     label: str
     names: list[str]
     load: Callable[[list[str]], pa.Table]
+    stream: Callable[[list[str]], tuple[pa.Schema, Iterator[pa.Table]]] | None = None
 
 
 def open_csv(path: Path, text_columns: Iterable[str], delimiter: str = ",") -> Opened:

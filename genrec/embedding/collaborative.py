@@ -16,17 +16,16 @@ WINDOW = 10  # steps between two items of one history that still count as togeth
 
 def cooccurrence(histories: Histories, items: int, window: int = WINDOW) -> sp.csr_matrix:
     """Symmetric [N, N]: the sum of 1 / distance over all pairs at most `window` steps apart in one history."""
-    users = np.repeat(np.arange(len(histories)), histories.lengths)
+    users = np.repeat(np.arange(len(histories), dtype=np.int32), histories.lengths)
     pairs = sp.csr_matrix((items, items), dtype=np.float32)
     for distance in range(1, min(window, int(histories.lengths.max(initial=1)) - 1) + 1):
-        together = users[distance:] == users[:-distance]
-        first, second = histories.items[:-distance][together], histories.items[distance:][together]
+        together = (users[distance:] == users[:-distance]) & (histories.items[distance:] != histories.items[:-distance])
+        # As 32 bits, in which scipy keeps them: there may be hundreds of millions.
+        first = histories.items[:-distance][together].astype(np.int32)
+        second = histories.items[distance:][together].astype(np.int32)
         weights = np.full(len(first), 1.0 / distance, np.float32)
         pairs = pairs + sp.csr_matrix((weights, (first, second)), shape=(items, items))
-    pairs = pairs + pairs.T
-    pairs.setdiag(0)
-    pairs.eliminate_zeros()
-    return pairs.tocsr()
+    return (pairs + pairs.T).tocsr()
 
 
 def collaborative_vectors(histories: Histories, items: int, width: int, seed: int) -> np.ndarray:

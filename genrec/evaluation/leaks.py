@@ -5,9 +5,9 @@ found. `genrec fit` and `genrec evaluate` run them by themselves.
 
     report_leaks(check_leaks(split))
 
-Training events are read in stretches and only those that look like a question are kept, so memory does not grow with them
-but for one sorted copy of their times. That other users' training events may be later than a question, in every protocol
-without a common cut in time, is the finding of Ji et al. (arXiv 2010.11060).
+Training events are read in stretches and only those that look like a question are kept, so memory does not grow with them:
+the one sorted copy of their times is on disk where it is long. That other users' training events may be later than a question,
+in every protocol without a common cut in time, is the finding of Ji et al. (arXiv 2010.11060).
 
 Legend: `E` training events, `M` questions of one part, `P` people in all parts together.
 """
@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.data.interactions import Histories
+from genrec.data.mapped import large_array, parts
 from genrec.data.splits import GLOBAL_TIME, USER_HOLDOUT, Split, Targets
 from genrec.errors import DataError
 
 log = logging.getLogger(__name__)
 
-STRETCH = 1 << 20  # training events looked at together
 BATCH = 4096  # suspicious histories looked at together
 
 # Kind -> (what is counted, what to do).
@@ -150,7 +150,15 @@ class _Training:
             latest = np.fmax.reduceat(histories.times, histories.indptr[:-1][filled])  # NaN only where all are
             np.fmax.at(last, people[filled], latest)
         events = np.bincount(people, histories.lengths, count).astype(np.int64)
-        return cls(histories, people, events, last, np.sort(histories.times[~np.isnan(histories.times)]))
+        times, known = large_array(len(histories.times), np.float64), 0
+        for stretch in parts(len(times)):
+            part = histories.times[stretch]
+            part = part[~np.isnan(part)]
+            times[known : known + len(part)] = part
+            known += len(part)
+        times = times[:known]
+        times.sort()
+        return cls(histories, people, events, last, times)
 
     def later_than(self, times: np.ndarray) -> np.ndarray:
         """Training events after each time [M], 0 for an unknown one: int64 [M]."""
@@ -168,13 +176,12 @@ class _Training:
         wanted = people * width + asked.items
         once = np.unique(wanted)
         keys, times = [np.zeros(0, np.int64)], [np.zeros(0)]
-        for start in range(0, len(self.histories.items), STRETCH):
-            stop = min(start + STRETCH, len(self.histories.items))
-            history = np.searchsorted(self.histories.indptr, np.arange(start, stop), "right") - 1
-            key = self.people[history] * width + self.histories.items[start:stop]
+        for stretch in parts(len(self.histories.items)):
+            history = np.searchsorted(self.histories.indptr, np.arange(stretch.start, stretch.stop), "right") - 1
+            key = self.people[history] * width + self.histories.items[stretch]
             near = np.isin(key, once)
             keys.append(key[near])
-            times.append(self.histories.times[start:stop][near])
+            times.append(self.histories.times[stretch][near])
         seen = sum(map(len, keys))
         when = np.concatenate([*times, _times(asked)])
         if asked.times is None:

@@ -36,9 +36,10 @@ from genrec.models.one_pass.model import OnePassModel
 from genrec.models.tokens import TokenLayout
 from genrec.networks import EarlyStopping, length_cuts, seeded, train_on
 from genrec.training.alignment import item_alignment, user_alignment
+from genrec.training.config import TrainingConfig
 from genrec.training.examples import HistoryWindows
 from genrec.training.rounds import later_rounds_loss
-from genrec.training.trainer import METRIC, TrainingConfig, TrainingResult
+from genrec.training.trainer import METRIC, TrainingResult
 
 log = logging.getLogger(__name__)
 

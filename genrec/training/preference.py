@@ -33,6 +33,7 @@ from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.models.tokens import TokenLayout, write_histories
+from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.preference_losses import candidate_log_probs, group_loss, preference_loss
 from genrec.training.trainer import (
@@ -40,7 +41,6 @@ from genrec.training.trainer import (
     MarkComplete,
     RecommendationTrainer,
     ScoreBar,
-    TrainingConfig,
     last_complete_checkpoint,
 )
 

@@ -34,17 +34,25 @@ class HistoryTargets(Dataset):
 
     def __init__(self, histories: Histories, max_history: int) -> None:
         self.items, self.indptr, self.user_ids = histories.items, histories.indptr, histories.user_ids
-        self.users = np.repeat(np.arange(len(histories)), histories.lengths)
-        position = np.arange(len(self.items)) - self.indptr[self.users]
-        self.named = position % NAMELESS > 0
-        self.lengths = np.minimum(position, max_history)  # items read before each target: int64 [E]
+        self.max_history = max_history
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, event: int) -> Example:
-        user = self.user_ids[self.users[event]] if self.named[event] else None
-        return self.items[event - self.lengths[event] : event], int(self.items[event]), user
+        user = int(self.users(event))
+        begin = int(self.indptr[user])
+        named = (event - begin) % NAMELESS > 0
+        history = self.items[max(begin, event - self.max_history) : event]
+        return history, int(self.items[event]), self.user_ids[user] if named else None
+
+    def users(self, events: np.ndarray | int) -> np.ndarray:
+        """Whose each event is: int64 [n]. It is looked up, since a number for each event would fill the memory."""
+        return np.searchsorted(self.indptr, events, "right") - 1
+
+    def lengths(self, events: np.ndarray) -> np.ndarray:
+        """Items read before each target: int64 [n]."""
+        return np.minimum(events - self.indptr[self.users(events)], self.max_history)
 
     def stretches(self, per_user: int) -> tuple[np.ndarray, np.ndarray]:
         """First event of each stretch and the one after its last: int64 [S] each; `per_user` a user, or one an event where the
@@ -62,10 +70,10 @@ class TargetBatches(Sampler[list[int]]):
     written included), in random order. Epoch e of seed s is always the same, as in `LengthBatches`."""
 
     def __init__(self, targets: HistoryTargets, per_user: int, tokens_per_item: int, batch_tokens: int, seed: int) -> None:
-        self.lengths, self.seed, self.epoch = targets.lengths, seed, 0
+        self.targets, self.seed, self.epoch = targets, seed, 0
         self.first, self.stop = targets.stretches(per_user)
         # The k-th shortest history drawn is never longer than the k-th shortest that could be drawn: these cuts always hold.
-        longest = self.lengths[self.stop - 1]
+        longest = targets.lengths(self.stop - 1)
         self.cuts = length_cuts(1 + tokens_per_item * (longest + 1), batch_tokens)
 
     def __len__(self) -> int:
@@ -78,7 +86,7 @@ class TargetBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
         events = random.integers(self.first, self.stop)
-        order = events[np.lexsort((random.random(len(events)), self.lengths[events]))]
+        order = events[np.lexsort((random.random(len(events)), self.targets.lengths(events)))]
         for number in random.permutation(len(self)):
             yield order[self.cuts[number] : self.cuts[number + 1]].tolist()
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genrec.data import mapped
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets, global_time, leave_one_out, user_holdout
 from genrec.errors import DataError
@@ -235,7 +236,7 @@ def test_targets_are_found_as_counting_event_by_event_finds_them(
         twice += times and 0 < own[key(row[-1])] <= past[key(row[-1])]
     for stretch, batch in ((1 << 20, 4096), (3, 2)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(leaks, "STRETCH", stretch)
+            patch.setattr(mapped, "STRETCH", stretch)
             patch.setattr(leaks, "BATCH", batch)
             counts = {leak.kind: leak.count for leak in check_leaks(split)}
         assert counts.get("target-in-training", 0) == expected

@@ -12,6 +12,7 @@ from genrec.errors import DataError, MissingDependencyError, SettingError
 from genrec.models.adapters import merged
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder, save_text_tokenizer
+from genrec.models.pretrained import NEW_ROW_NOISE, grow
 from genrec.models.tokens import TokenLayout, write_histories
 from tokenizers import Tokenizer, models
 
@@ -96,6 +97,22 @@ def test_new_rows_start_near_the_known_ones_and_apart_from_each_other(tmp_path: 
     rows = model.get_input_embeddings().weight.detach()
     assert (rows[50:] - rows[:50].mean(0)).norm(dim=1).max() < rows[:50].std(0).norm()
     assert len(torch.unique(rows[50:], dim=0)) == sum(SIZES)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.005])
+def test_the_noise_of_new_rows_is_a_share_of_the_spread_of_the_known_ones(spread: float) -> None:
+    """However far apart the words of a pretrained model lie: 0.02 of it is neither a move of a word nor a tie."""
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=200, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                         num_attention_heads=1, num_key_value_heads=1, head_dim=32))  # fmt: skip
+    known = model.get_input_embeddings().weight.data
+    known.normal_(3 * spread, spread)
+    start = known.clone()
+    grow(model, TokenLayout(200, (300, 300), 0, 0))
+    rows = model.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(rows[:200], start)
+    noise = rows[200:] - start.mean(0)
+    assert float(noise.std() / spread) == pytest.approx(NEW_ROW_NOISE, rel=0.05)
 
 
 def test_rank_zero_trains_every_weight(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.training import processes
-from genrec.training.trainer import MarkComplete, TrainingConfig, train
+from genrec.training.config import TrainingConfig
+from genrec.training.trainer import MarkComplete, train
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from genrec.models.one_pass.model import OnePassModel
 from genrec.models.tokens import TokenLayout
 from genrec.training import one_pass
 from genrec.training.alignment import item_alignment, same_codes
+from genrec.training.config import TrainingConfig
 from genrec.training.one_pass import step_loss, train_one_pass
-from genrec.training.trainer import TrainingConfig
 
 COUNT, HISTORY, SIZES = 12, 5, (4, 3)
 QUICK = TrainingConfig(epochs=3, batch_tokens=256, learning_rate=1e-2, max_history=HISTORY, validation_users=50)

@@ -24,9 +24,10 @@ from genrec.models.decoder import build_decoder
 from genrec.models.tokens import TokenLayout, write_histories
 from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
+from genrec.training.config import TrainingConfig
 from genrec.training.preference import PostTrainingConfig, RolloutCollator, advantages, make_rollouts, post_train
 from genrec.training.preference_losses import CLIP, candidate_log_probs, group_loss, preference_loss
-from genrec.training.trainer import TrainingConfig, train
+from genrec.training.trainer import train
 
 TRAINING = TrainingConfig(epochs=2, batch_tokens=512, learning_rate=0.01, validation_users=50, validation_beam=16)
 Trained = tuple[torch.nn.Module, TokenLayout, Snapshot]

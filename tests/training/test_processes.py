@@ -15,9 +15,10 @@ from shared_runs import RUNS, run
 from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 from genrec.recipe import load_recipe
+from genrec.training.config import TrainingConfig
 from genrec.training.examples import IGNORED, Collator
 from genrec.training.processes import ShareCollator, Shares
-from genrec.training.trainer import TrainingConfig, check_processes
+from genrec.training.trainer import check_processes
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,9 +15,9 @@ from genrec.errors import MissingDependencyError, SettingError
 from genrec.recipe import load_recipe
 from genrec.training import reporters
 from genrec.training import trainer as trainer_module
+from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.targets import TargetBatches
-from genrec.training.trainer import TrainingConfig
 
 
 class Halves:

@@ -88,7 +88,7 @@ def test_epochs_draw_other_targets_until_all_had_their_turn() -> None:
 def test_batches_waste_little_on_padding() -> None:
     lengths = np.random.default_rng(0).geometric(0.12, 3000).tolist()
     targets = HistoryTargets(numbered(lengths), 20)
-    read = [targets.lengths[batch] for batch in TargetBatches(targets, 4, 4, 4096, seed=0)]
+    read = [targets.lengths(np.array(batch)) for batch in TargetBatches(targets, 4, 4, 4096, seed=0)]
     padded = sum(len(batch) * (1 + 4 * batch.max()) for batch in read)
     assert sum((1 + 4 * batch).sum() for batch in read) / padded > 0.95
 

@@ -24,8 +24,9 @@ from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
 from genrec.tables import read_tables, split_histories
 from genrec.tasks import mix_of
+from genrec.training.config import TrainingConfig
 from genrec.training.tasks.mix import MixBatches, MixCollator
-from genrec.training.trainer import TrainingConfig, TrainingResult, train
+from genrec.training.trainer import TrainingResult, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "lc_rec.yaml"
 ITEMS = 16

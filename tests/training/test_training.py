@@ -17,10 +17,11 @@ from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.tokens import TokenLayout
 from genrec.training import trainer as trainer_module
+from genrec.training.config import TrainingConfig
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
 from genrec.training.targets import TargetCollator
-from genrec.training.trainer import TrainingConfig, TrainingResult, train
+from genrec.training.trainer import TrainingResult, train
 
 CODES = np.array([[a, b] for a in range(4) for b in range(4)])
 SIZES = (4, 4)
