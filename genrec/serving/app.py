@@ -28,6 +28,7 @@ from genrec.recommender import Request as Rules
 from genrec.serving.browse import add_browsing, search_rows
 from genrec.serving.chat import add_chat
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
+from genrec.serving.files import add_page
 from genrec.serving.limits import LimitsMiddleware
 from genrec.serving.models import ServedModel, UnknownModelError
 from genrec.serving.schemas import (
@@ -88,6 +89,7 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     app = FastAPI(title="genrec", version=__version__, lifespan=life, summary="Recommendations that never leave the catalogue.")
     app.state.server = server
     app.include_router(_router(server))
+    add_page(app)
     app.add_middleware(LimitsMiddleware, most_bytes=most_bytes, metrics=server.metrics)
     app.add_exception_handler(GenrecError, _known_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
