@@ -11,10 +11,15 @@ export const locked = signal("");
 export class ApiError extends Error {}
 
 export function useKey(text) {
-  key.value = text;
+  sessionStorage.setItem(KEPT, text);
   locked.value = "";
-  if (text) sessionStorage.setItem(KEPT, text);
-  else sessionStorage.removeItem(KEPT);
+  key.value = text;
+}
+
+/** With the key goes all that it let this tab see. */
+export function forgetKey() {
+  sessionStorage.removeItem(KEPT);
+  location.reload();
 }
 
 /** GET, or POST where there is a body. params: of the address; lists are repeated. abort: an AbortSignal. */

@@ -1,6 +1,6 @@
 // The whole page: head with model and key, then history and filters, recommendations, chat.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { key, locked, useKey } from "./api.js";
+import { forgetKey, key, locked, useKey } from "./api.js";
 import { Recommendations } from "./cards.jsx";
 import { Chat } from "./chat.jsx";
 import { Alert } from "./chips.jsx";
@@ -21,14 +21,14 @@ export function App() {
         <h1>genrec</h1>
         <Model />
         {key.value && !locked.value && (
-          <button type="button" class="quiet" onClick={() => useKey("")}>
+          <button type="button" class="quiet" onClick={forgetKey}>
             Forget the API key
           </button>
         )}
       </header>
       <main>
         {locked.value ? <KeyForm /> : problem.value && <Alert>{problem.value} <button type="button" class="quiet" onClick={load}>Try again</button></Alert>}
-        {model.value && (
+        {model.value && !locked.value && (
           <div class="columns">
             <div class="side">
               <History />

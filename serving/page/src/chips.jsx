@@ -7,16 +7,18 @@ export function Chips({ items, onRemove, label, fallback, ordered }) {
   const remove = (place) => {
     onRemove(place);
     setTimeout(() => {
+      if (document.activeElement !== document.body) return; // the place was kept, or somebody has moved on
       const buttons = list.current?.querySelectorAll("button") ?? [];
       (buttons[Math.min(place, buttons.length - 1)] ?? document.getElementById(fallback))?.focus();
     });
   };
   if (!items.length) return null;
+  const before = (text, place) => items.slice(0, place).filter((one) => one === text).length; // titles may be alike
   const List = ordered ? "ol" : "ul";
   return (
     <List class="chips" aria-label={label} ref={list}>
       {items.map((text, place) => (
-        <li class="chip" key={text}>
+        <li class="chip" key={`${before(text, place)} ${text}`}>
           <span>{text}</span>
           <button type="button" aria-label={`Remove ${text}`} title="Remove" onClick={() => remove(place)}>
             ×

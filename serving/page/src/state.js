@@ -64,7 +64,6 @@ const versionOf = (answer) => `${answer.bundle} ${answer.catalogue.hash}`;
 let version = "";
 
 async function recommend(body, abort) {
-  found.value = { ...found.peek(), busy: true };
   try {
     const answer = await ask("v1/recommendations", { body, abort });
     found.value = { items: answer.answers[0].items, busy: false, error: "" };
@@ -85,9 +84,11 @@ export function start() {
   });
   effect(() => {
     void again.value;
+    void key.value;
     if (!model.value) return undefined;
     const body = { model: model.value, histories: [ids.value], k: k.value, filters: prepared.value, explain: true };
     if (where.value) body.where = where.value;
+    found.value = { ...found.peek(), busy: true }; // from the first letter on: what is shown is old now
     const abort = new AbortController();
     const timer = setTimeout(() => recommend(body, abort.signal), PAUSE);
     return () => {

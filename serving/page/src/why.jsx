@@ -24,7 +24,7 @@ export function Why({ item }) {
         Why<span class="sr"> number {item.rank}</span>
       </summary>
       <p>
-        The model gives it a probability of {percent(Math.exp(item.score))} (score {item.score.toFixed(2)}).
+        The model gives it a probability of {percent(Math.exp(item.explanation?.score ?? item.score))} (score {item.score.toFixed(2)}).
       </p>
       {levels.length > 0 && <Levels levels={levels} />}
       {history.length > 0 && <Influences history={history} />}
