@@ -8,7 +8,7 @@ VLLM := .venv-vllm
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm lint format clean install
+.PHONY: help demo test test-vllm lint format page clean install
 
 help: ## Show what make can do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,9 @@ format: $(VENV)/.installed ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+page: ## Build the web page (serving/page/) into genrec/serving/page/; needs npm
+	cd serving/page && npm ci --no-fund --no-audit && npm run build
+
 install: $(VENV)/.installed ## Make .venv only
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -54,5 +57,5 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	@touch $@
 
 clean: ## Remove .venv, caches and runs
-	rm -rf $(VENV) $(VLLM) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* *.egg-info
+	rm -rf $(VENV) $(VLLM) serving/page/node_modules runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* *.egg-info
 	find genrec tests -name __pycache__ -type d -prune -exec rm -rf {} +

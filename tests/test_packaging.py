@@ -65,9 +65,19 @@ def test_only_the_package_genrec_is_installed() -> None:
     assert PYPROJECT["tool"]["setuptools"]["packages"]["find"] == {"include": ["genrec", "genrec.*"]}
 
 
+def test_every_file_beside_the_code_is_put_into_the_package() -> None:
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    named = {
+        path for package, kinds in data.items() for kind in kinds for path in ROOT.joinpath(*package.split(".")).glob(kind)
+    }
+    there = {path for path in (ROOT / "genrec").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert ROOT / "genrec" / "serving" / "page" / "index.html" in there
+    assert there == named
+
+
 def test_make_alone_shows_the_commands() -> None:
     shown = make()
-    for command in ("demo", "test", "lint", "format", "clean"):
+    for command in ("demo", "test", "lint", "format", "page", "clean"):
         assert f"make {command} " in shown
 
 

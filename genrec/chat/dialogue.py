@@ -135,10 +135,12 @@ class Heard:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What one message led to. text: the whole answer. rules: those in force, in words."""
+    """What one message led to. text: the whole answer. said: the same without the lines of the items. rules: those in force, in
+    words."""
 
     state: State
     text: str
+    said: str
     items: list[Offer]
     rules: list[str]
     links: list[Link] = field(default_factory=list)
@@ -162,10 +164,17 @@ class Conversation:
             self._embedder, _ = self.recommender.bundle.load_encoders()
         return self._embedder.encode(Catalogue(table))
 
+    def vocabulary(self, version: CatalogueVersion) -> Vocabulary:
+        """What the columns of a version of the catalogue let people say, made once for it."""
+        if "vocabulary" not in version.caches:
+            version.caches["vocabulary"] = Vocabulary(version.table)
+        vocabulary: Vocabulary = version.caches["vocabulary"]
+        return vocabulary
+
     def linker(self, version: CatalogueVersion) -> Linker:
         """Titles and words of a version of the catalogue, made once for it."""
         if "chat" not in version.caches:
-            version.caches["chat"] = Linker(version.table, Vocabulary(version.table), self._encode, version.live)
+            version.caches["chat"] = Linker(version.table, self.vocabulary(version), self._encode, version.live)
         linker: Linker = version.caches["chat"]
         return linker
 
@@ -216,7 +225,8 @@ class Conversation:
             understood=reading.understood or bool(heard.problems),
         )  # fmt: skip
         before, after = self.voice(said)
-        return Turn(state, written(before, offers, after), offers, rules, heard.links, reading.unknown)
+        text, around = written(before, offers, after), written(before, [], after)
+        return Turn(state, text, around, offers, rules, heard.links, reading.unknown)
 
 
 def _arguments(request: Request) -> dict[str, Any]:

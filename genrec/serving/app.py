@@ -25,8 +25,10 @@ from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import BundleError, DataError, GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
+from genrec.serving.browse import add_browsing, search_rows
 from genrec.serving.chat import add_chat
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
+from genrec.serving.files import add_page
 from genrec.serving.limits import LimitsMiddleware
 from genrec.serving.models import ServedModel, UnknownModelError
 from genrec.serving.schemas import (
@@ -47,7 +49,7 @@ from genrec.serving.schemas import (
     VersionOut,
 )
 from genrec.serving.security import DeniedError, TooFastError
-from genrec.serving.shared import Server, plain
+from genrec.serving.shared import Server, check_known, plain
 from genrec.serving.store import ConflictError, Event, StoreError
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     app = FastAPI(title="genrec", version=__version__, lifespan=life, summary="Recommendations that never leave the catalogue.")
     app.state.server = server
     app.include_router(_router(server))
+    add_page(app)
     app.add_middleware(LimitsMiddleware, most_bytes=most_bytes, metrics=server.metrics)
     app.add_exception_handler(GenrecError, _known_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)
@@ -144,10 +147,10 @@ def _router(server: Server) -> APIRouter:
         """Append to histories. What is answered with 201 is on disk, and the next recommendation by user id reads it."""
         model = models.get(body.model)
         version = model.live.current
-        known = version.rows([event.item_id for event in body.events]) >= 0
-        if not known.all() and body.unknown_items == "raise":
-            strange = next(event.item_id for event, is_known in zip(body.events, known, strict=True) if not is_known)
-            raise UnknownItemError(f"events: {int((~known).sum())} items are not in the catalogue, for example {strange!r}.")
+        item_ids = [event.item_id for event in body.events]
+        if body.unknown_items == "raise":
+            check_known("events", item_ids, version)
+        known = version.rows(item_ids) >= 0
         kept = [Event(**event.model_dump()) for event, is_known in zip(body.events, known, strict=True) if is_known]
         new = store.add_events(model.name, kept)
         metrics.events.labels(model.name).inc(new)
@@ -162,11 +165,16 @@ def _router(server: Server) -> APIRouter:
     def items(
         model: str | None = None,
         item_id: Annotated[list[str], Query(max_length=MOST_IN_QUERY)] = [],  # noqa: B006  # FastAPI copies it
+        query: Annotated[str | None, Query(max_length=200, description="Words of a title, or an id; best match first.")] = None,
         after: Annotated[int, Query(ge=0, le=2**40)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> ItemsOut:
-        """Items by id, or a page of all that can be found, in catalogue order."""
+        """Items by id, or by words of their titles, or a page of all that can be found, in catalogue order."""
         version = models.get(model).live.current
+        if query is not None:
+            if item_id or after:
+                raise SettingError("query finds items by their titles: give no item_id and no after with it.")
+            return ItemsOut(items=_fields(version, search_rows(version, query, limit)), next=None)
         if item_id:
             rows = version.rows(item_id)
             return ItemsOut(items=_fields(version, rows[(rows >= 0) & version.live[np.maximum(rows, 0)]]), next=None)
@@ -206,6 +214,7 @@ def _router(server: Server) -> APIRouter:
         """Bring the content of an earlier version back, as a new version."""
         return change(body.model, lambda live: live.rollback(body.to))
 
+    add_browsing(router, server, needs("recommend"))
     add_chat(router, server, needs("recommend"), _search)
 
     @router.get("/v1/models", dependencies=[needs("recommend")])

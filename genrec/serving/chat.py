@@ -16,21 +16,23 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from genrec.chat.dialogue import Conversation, Heard, State, Turn
 from genrec.chat.rules import Rule
 from genrec.errors import SettingError
-from genrec.recommender import Prepared, Recommendation
+from genrec.recommender import Prepared, Recommendation, Request
 from genrec.serving.engine import ClosedError
 from genrec.serving.models import ServedModel
-from genrec.serving.schemas import Id
-from genrec.serving.shared import Server, plain
+from genrec.serving.schemas import Id, Ids, Where
+from genrec.serving.shared import Server, check_known, plain
 
 MOST_MESSAGES = 400
 MOST_REPLAYED = 20  # user messages read again where no state is kept
@@ -70,6 +72,11 @@ class ChatIn(BaseModel):
     session: Id | None = Field(
         None, description="Names the conversation; then the last message alone is enough.", examples=[None]
     )
+    history: Ids | None = Field(
+        None, description="What the user had before, item ids, oldest first; instead of `user`.", examples=[None]
+    )
+    where: Where | None = Field(None, description="A rule beside those that are said, as in recommendations.", examples=[None])
+    filters: Annotated[list[str], Field(max_length=20)] = Field([], description="Names of prepared filters.")
     # What OpenAI's clients may send and a conversation without sampling has no use for.
     temperature: Any = None
     top_p: Any = None
@@ -83,6 +90,12 @@ class ChatIn(BaseModel):
     metadata: Any = None
     store: Any = None
 
+    @model_validator(mode="after")
+    def _one_of(self) -> "ChatIn":
+        if self.user is not None and self.history is not None:
+            raise ValueError("give either user or history")
+        return self
+
 
 class ChatItem(BaseModel):
     item_id: str
@@ -94,6 +107,7 @@ class ChatItem(BaseModel):
 
 
 class Attachment(BaseModel):
+    said: str = Field(description="The answer as plain text, not Markdown, without the lines of the items.")
     items: list[ChatItem]
     rules: list[dict[str, Any]] = Field(description="In force: number, text, and the rule itself.")
     links: list[dict[str, Any]] = Field(description="Items that the message named, and how sure that is.")
@@ -137,7 +151,7 @@ def add_chat(router: APIRouter, server: Server, enter: Any, search: Search) -> N
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
     @router.post("/v1/chat/completions", dependencies=[enter], responses=streamed)
-    async def chat_completions(body: ChatIn, request: Request) -> ChatOut:
+    async def chat_completions(body: ChatIn, request: HttpRequest) -> ChatOut:
         """Talk: rules and items in words in, items of the catalogue out. With `stream` as server-sent events."""
         if body.messages[-1].role != "user":
             raise SettingError(f"The last message must be the user's, got one of role {body.messages[-1].role!r}.")
@@ -162,9 +176,17 @@ async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, sear
     conversation = Conversation(model.recommender, vectors=False)
 
     def listen() -> Heard:
-        before = server.store.histories(model.name, [body.user])[0] if body.user is not None else []
+        before = server.store.histories(model.name, [body.user])[0] if body.user is not None else body.history or []
+        if body.history is not None:
+            check_known("history", body.history, model.live.current)
         state = _state(server, model.name, conversation, body, key)
-        return conversation.listen(body.messages[-1].text, state, before)
+        heard = conversation.listen(body.messages[-1].text, state, before)
+        if body.where is None and not body.filters:
+            return heard
+        # Alone first: what is wrong with it is said, also where nothing is searched, and no bracket of it closes one of ours.
+        model.recommender.prepare([[]], Request(where=body.where, filters=body.filters))
+        both = [f"({where})" for where in (body.where, heard.request.where) if where is not None]
+        return replace(heard, request=replace(heard.request, where=" and ".join(both) or None, filters=body.filters))
 
     heard = await run_in_threadpool(listen)
     items: list[Recommendation] = []
@@ -217,6 +239,7 @@ def _attachment(turn: Turn, version: int) -> Attachment:
     ]  # fmt: skip
     asked = turn.state.asked
     return Attachment(
+        said=turn.said,
         items=items,
         rules=[_rule(number, rule) for number, rule in enumerate(turn.state.rules, 1)],
         links=[link.to_json() for link in turn.links],

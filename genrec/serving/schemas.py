@@ -13,6 +13,7 @@ MOST_ITEMS = 10_000  # of a history, of a list of ids, of a change to the catalo
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]  # PostgreSQL has no NUL
 Ids = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
+Where = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -33,9 +34,7 @@ class RecommendationsIn(Strict):
     k: Count | None = Field(None, description="Items per history.", examples=[10])
     beam_width: Count | Annotated[list[Count], Field(min_length=1, max_length=8)] | None = Field(None, examples=[50])
     exclude_seen: bool | None = Field(None, description="Leave out what is in the history.")
-    where: Annotated[str, StringConstraints(min_length=1, max_length=10_000)] | None = Field(
-        None, description="A rule over catalogue columns.", examples=['price < 20 and brand != "Acme"']
-    )
+    where: Where | None = Field(None, description="A rule over catalogue columns.", examples=['price < 20 and brand != "Acme"'])
     exclude_item_ids: Ids = Field([], description="Never returned.")
     only_item_ids: Ids | None = Field(None, description="Nothing else is returned.", examples=[None])
     filters: Annotated[list[str], Field(max_length=20)] = Field([], description="Names of prepared filters.")

@@ -1,10 +1,13 @@
 """What the routes of the HTTP API share."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from genrec.decoding.live import CatalogueVersion
+from genrec.errors import UnknownItemError
 from genrec.serving.metrics import Metrics
 from genrec.serving.models import Models
 from genrec.serving.security import Gate
@@ -17,6 +20,14 @@ class Server:
     def __init__(self, models: Models, store: Store, gate: Gate, metrics: Metrics, timeout: float) -> None:
         self.models, self.store, self.gate, self.metrics, self.timeout = models, store, gate, metrics, timeout
         self.draining = threading.Event()
+
+
+def check_known(name: str, item_ids: Sequence[str], version: CatalogueVersion) -> None:
+    """Raises `UnknownItemError` where one is not, and never was, in the catalogue."""
+    known = version.rows(item_ids) >= 0
+    if not known.all():
+        strange = next(item_id for item_id, is_known in zip(item_ids, known, strict=True) if not is_known)
+        raise UnknownItemError(f"{name}: {int((~known).sum())} items are not in the catalogue, for example {strange!r}.")
 
 
 def plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,7 @@ BAD_INPUT: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/events"): {"json": {"events": [{"user_id": 7, "item_id": "a"}]}},
     ("delete", "/v1/events"): {"params": {"user_id": ""}},
     ("get", "/v1/catalog/items"): {"params": {"limit": "many"}},
+    ("get", "/v1/catalog/columns"): {"params": {"model": "nope"}},
     ("post", "/v1/catalog/items"): {"json": {"items": "B001"}},
     ("delete", "/v1/catalog/items"): {"params": {"item_id": "nope"}},
     ("post", "/v1/catalog/items/remove"): {"json": {"item_ids": ["nope"]}},

@@ -26,7 +26,8 @@ from genrec.serving.server import ServerSettings, build_app
 from genrec.serving.vllm.engine import VllmEngine
 
 OWN = ("/v1/recommendations", "/v1/events", "/v1/catalog")  # genrec's: they ask for the scope that each needs
-OPEN = ("/health", "/healthz", "/readyz", "/ping")
+OPEN = ("/", "/health", "/healthz", "/readyz", "/ping")
+PAGE = "/page."  # the files of the web page at /, which hold nothing of the catalogue
 
 
 class GateMiddleware:
@@ -37,7 +38,7 @@ class GateMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate, path = self.routes.gate, scope.get("path", "")
-        if scope["type"] == "http" and gate is not None and not path.startswith(OWN) and path not in OPEN:
+        if scope["type"] == "http" and gate is not None and not path.startswith((*OWN, PAGE)) and path not in OPEN:
             headers = dict(scope["headers"])
             try:
                 gate.enter(headers.get(b"authorization", b"").decode("latin-1") or None, "recommend")
