@@ -10,10 +10,10 @@ items that are not of the catalogue or come twice, items that break a rule shown
 titles other than the table's. Models as in `rule_obedience.py`: one epoch on random histories, since safety must not depend on
 quality.
 
-`speed` fits the default model for one epoch on the synthetic shop, starts `genrec serve`, and asks `/v1/chat/completions` with
-`stream` from 1 and from 8 conversations at once. The time runs from the request to the piece of the stream that holds the first
-item. Each conversation is a wish, then "something else", and so on. Reported: quantiles over all turns but the first of each
-conversation's thread (the server makes its index of titles at the first).
+`speed` fits a tiny model, as `rule_obedience.py` does, to the synthetic shop of 600 items (or takes --bundle), starts `genrec
+serve`, and asks `/v1/chat/completions` with `stream` from 1 and from 8 conversations at once. The time runs from the request to
+the piece of the stream that holds the first item. Each conversation is a wish, then "something else", and so on. Reported:
+quantiles over all turns but the first of each thread (the server makes its index of titles at the first of all).
 
 Seed 0 draws all. The catalogues' items get no new titles; orders inside titles are put into copies of 20 items.
 """
@@ -43,8 +43,6 @@ from genrec.chat.dialogue import Conversation, State
 from genrec.chat.words import printable
 from genrec.data.hashing import table_hash
 from genrec.data.synthetic import make_shop
-from genrec.fit import fit
-from genrec.recipe import load_recipe
 
 # What people answer to items that they were shown.
 REPLIES = (
@@ -193,12 +191,11 @@ def talk(url: str, at_once: int, turns: int) -> dict[str, Any]:
             "load average": round(os.getloadavg()[0], 1)}  # fmt: skip
 
 
-def speed(turns: int) -> None:
+def speed(turns: int, bundle: Path | None) -> None:
     """Fit, serve, ask."""
     with tempfile.TemporaryDirectory() as folder:
-        catalogue, events = make_shop(users=300, items=600, seed=0)
-        recipe = load_recipe(overrides={"text.encoder": "tfidf-svd", "training.epochs": 1, "evaluation.max_questions": 20})
-        bundle = fit(catalogue.table, events.table, Path(folder) / "shop", recipe)
+        if bundle is None:
+            bundle = tiny_bundle(make_shop(users=50, items=600, seed=0)[0].table, Path(folder) / "shop").bundle.folder
         port = "8917"
         command = [
             sys.executable,
@@ -231,10 +228,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["safety", "speed"])
     parser.add_argument("--data", type=Path, help="folder with movielens_1m/items.parquet and crs_opendialkg/items.parquet")
+    parser.add_argument("--bundle", type=Path, help="speed: the bundle to serve (default: a tiny one, fitted now)")
     parser.add_argument("--turns", type=int, help="safety: in all (default: 10000); speed: of one conversation (default: 100)")
     args = parser.parse_args()
     if args.what == "speed":
-        speed(args.turns or 100)
+        speed(args.turns or 100, args.bundle)
         return
     tables = {"shop": make_shop(users=50, items=600, seed=0)[0].table}
     for name in ("movielens_1m", "crs_opendialkg") if args.data else ():

@@ -498,7 +498,7 @@ def _chat(args: argparse.Namespace) -> int:
 
 
 def _mcp(args: argparse.Namespace) -> int:
-    from genrec.chat.mcp_server import run
+    from genrec.serving.mcp_server import run
 
     _quiet_transformers()
     run(args.bundle, ids_of(args.history))

@@ -9,7 +9,7 @@ In: a tool's name and its arguments as JSON. Out: an `Answer`: the same as JSON 
 Wishes are in words, read by a `Reader`, so that the rules are those of a conversation: shown, removable, and nothing that was
 not understood is left unsaid. A conversation is found by a name that nobody can guess: no connection need stay open.
 
-`talker.py` gives the tools to a chat model, `mcp_server.py` to any MCP client.
+`talker.py` gives the tools to a chat model, `genrec/serving/mcp_server.py` to any MCP client.
 """
 
 import json

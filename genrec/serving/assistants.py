@@ -1,17 +1,17 @@
 """`/mcp`: the tools for assistants over HTTP, behind the same API keys and limits as every route.
 
 In: MCP's streamable HTTP, stateless: each POST stands alone, and a conversation is found by its name and the API key. Out: the
-answers of `genrec/chat/mcp_server.py`, searched by the server's engines. `/mcp` is the only model's, `/mcp/NAME` that of one
+answers of `mcp_server.py`, searched by the server's engines. `/mcp` is the only model's, `/mcp/NAME` that of one
 among several.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
-import anyio.from_thread
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.exceptions import HTTPException
@@ -19,12 +19,12 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from genrec.chat.mcp_server import make_server
 from genrec.chat.tools import Toolbox
 from genrec.errors import GenrecError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
 from genrec.serving.engine import ClosedError
+from genrec.serving.mcp_server import make_server
 from genrec.serving.models import ServedModel
 from genrec.serving.security import TooFastError
 from genrec.serving.shared import Server
@@ -55,7 +55,8 @@ class Assistants:
     """The ASGI app behind the route. Run it (`running`) before the first request."""
 
     def __init__(self, server: Server, search: Search, most_bytes: int) -> None:
-        self.server, self.search, self.started = server, search, False
+        self.server, self.search = server, search
+        self.loop: asyncio.AbstractEventLoop | None = None  # that of the server, while it runs
         # Without keys everybody on this machine may ask: then no page of a stranger's, whose host name was made to point here.
         security = TransportSecuritySettings(
             enable_dns_rebinding_protection=server.gate.keys is None,
@@ -73,7 +74,7 @@ class Assistants:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self.manager.run():
-            self.started = True
+            self.loop = asyncio.get_running_loop()
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +88,7 @@ class Assistants:
         except TooFastError as error:
             state["key"] = error.name
             raise
-        if not self.started:
+        if self.loop is None:
             raise HTTPException(404, "vLLM's own server has no /mcp. `genrec serve --engine vllm` has.")
         self.server.models.get(name)
         await self.manager.handle_request(scope, receive, send)
@@ -95,6 +96,8 @@ class Assistants:
     def toolbox(self, request: Request) -> Toolbox:
         """The tools of the request's model and key."""
         model = self.server.models.get(request.path_params.get("model"))
+        loop = self.loop
+        assert loop is not None, "requests come after `running`"
         sessions = StoredSessions(self.server.store, model.name, request.state.key)
 
         def search(history: Sequence[str], rules: Rules) -> list[Recommendation]:
@@ -103,8 +106,8 @@ class Assistants:
                 now = self.server.models.get(model.name)
                 try:
                     prepared = now.recommender.prepare([history], rules)
-                    [items] = anyio.from_thread.run(self.search, self.server, now, prepared, True)
-                    return items
+                    found = self.search(self.server, now, prepared, True)
+                    return asyncio.run_coroutine_threadsafe(found, loop).result()[0]
                 except ClosedError:
                     if attempt == 2 or self.server.draining.is_set():
                         raise  # else the model was swapped between two lines: ask the new one

@@ -9,12 +9,11 @@ A wrong call is answered with an error that the assistant's model can read and m
 Protocol: https://modelcontextprotocol.io/specification, 2025-03-26 to 2026-07-28, as the SDK speaks it.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import anyio
 
 from genrec import __version__
 from genrec.chat.tools import LANGUAGE, Toolbox
@@ -22,9 +21,10 @@ from genrec.errors import GenrecError, MissingDependencyError
 from genrec.recommender import Recommender
 
 try:
-    import mcp_types as types
+    import mcp.types as types
     from mcp.server import Server, ServerRequestContext
     from mcp.server.stdio import stdio_server
+    from starlette.concurrency import run_in_threadpool
 except ModuleNotFoundError as missing:
     raise MissingDependencyError(
         f"Tools over MCP need the extra `mcp` ({missing.name} is missing): pip install 'genrec[mcp]'"
@@ -44,17 +44,17 @@ def make_server(toolbox_of: Callable[[Any], Toolbox]) -> "Server[Any]":
     thread, as the tools do."""
 
     async def list_tools(context: "ServerRequestContext[Any]", _: Any) -> types.ListToolsResult:
-        box = await anyio.to_thread.run_sync(toolbox_of, context.request)
+        tools = await run_in_threadpool(lambda: toolbox_of(context.request).tools())
         hints = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
         return types.ListToolsResult(
             tools=[
                 types.Tool(name=tool.name, description=about, input_schema=tool.arguments, annotations=hints)
-                for tool, about in box.tools()
+                for tool, about in tools
             ]
         )
 
     async def call_tool(context: "ServerRequestContext[Any]", asked: types.CallToolRequestParams) -> types.CallToolResult:
-        return await anyio.to_thread.run_sync(_called, toolbox_of, context.request, asked)
+        return await run_in_threadpool(_called, toolbox_of, context.request, asked)
 
     return Server("genrec", version=__version__, instructions=ABOUT, on_list_tools=list_tools, on_call_tool=call_tool)
 
@@ -83,4 +83,4 @@ def run(bundle: Path, history: Sequence[str] = ()) -> None:
         async with stdio_server() as (receiving, sending):
             await server.run(receiving, sending, server.create_initialization_options())
 
-    anyio.run(serve)
+    asyncio.run(serve())
