@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from genrec import __version__
 from genrec.errors import GenrecError, MissingDependencyError, SettingError, nearest
-from genrec.flags import cap_of, columns_of, ids_of, pool_of
+from genrec.flags import bundles_of, cap_of, columns_of, filters_of, ids_of, pool_of
 
 log = logging.getLogger("genrec")
 
@@ -207,11 +207,9 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --keys (default: %(default)s)")
     verb.add_argument("--port", type=int, default=8000)
     verb.add_argument("--keys", type=Path, metavar="FILE", help="API keys, made by `genrec keys add`")
+    store = os.environ.get("GENREC_STORE", "sqlite:///serving.db")
     verb.add_argument(
-        "--store",
-        default=os.environ.get("GENREC_STORE", "sqlite:///serving.db"),
-        metavar="URL",
-        help="database of events and changes (default: $GENREC_STORE, else sqlite:///serving.db)",
+        "--store", default=store, metavar="URL", help="database (default: $GENREC_STORE, else sqlite:///serving.db)"
     )
     verb.add_argument("--engine", choices=["torch", "vllm"], default="torch", help="who searches (default: %(default)s)")
     verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")
@@ -220,9 +218,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--most-waiting", type=int, default=1024, metavar="N", help="beyond it: 429 (default: %(default)s)")
     verb.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for an answer (default: %(default)s)")
     verb.add_argument("--most-bytes", type=int, default=4 * 2**20, metavar="N", help="of a request (default: %(default)s)")
-    verb.add_argument(
-        "--drain", type=int, default=30, metavar="S", help="for requests under way at a stop (default: %(default)s)"
-    )
+    verb.add_argument("--drain", type=int, default=30, metavar="S", help="for requests at a stop (default: %(default)s)")
 
 
 def _add_chat(verb: argparse.ArgumentParser) -> None:
@@ -231,6 +227,13 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-k", type=int, default=5, metavar="K", help="items per answer (default: %(default)s)")
     verb.add_argument("--reader", metavar="URL", help="a chat model (OpenAI-compatible, up to /v1) that reads the rules")
     verb.add_argument("--reader-model", default="default", metavar="NAME", help="its name (its key: $GENREC_READER_KEY)")
+    verb.add_argument("--talker", metavar="URL", help="a chat model that speaks, with genrec's tools to call")
+    verb.add_argument("--talker-model", default="default", metavar="NAME", help="its name (its key: $GENREC_TALKER_KEY)")
+
+
+def _add_mcp(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("bundle", type=Path)
+    verb.add_argument("--history", default="", metavar="ID,ID,...", help="what the user had, oldest first")
 
 
 def _add_keys(verb: argparse.ArgumentParser) -> None:
@@ -476,29 +479,29 @@ def _serve(args: argparse.Namespace) -> int:
         raise MissingDependencyError(f"`genrec serve` needs the extra `serving` ({error.name} is missing): "
                                      "pip install 'genrec[serving]'") from None  # fmt: skip
     _quiet_transformers()
-    bundles, filters = {}, {}
-    for text in args.bundles:
-        name, equals, folder = text.rpartition("=")
-        name = name if equals else Path(folder).resolve().name
-        if name in bundles:
-            raise SettingError(f"Two bundles are called {name!r}. Write NAME=BUNDLE.")
-        bundles[name] = Path(folder)
-    for text in args.filter:
-        name, equals, rule = text.partition("=")
-        if not (name and equals and rule):
-            raise SettingError(f"--filter must be NAME=RULE, such as 'cheap=price < 10', got {text!r}.")
-        filters[name] = rule
-    run(ServerSettings(bundles, args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
-                       args.timeout, args.engine, args.most_bytes, args.drain, filters))  # fmt: skip
+    run(ServerSettings(
+        bundles_of(args.bundles), args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
+        args.timeout, args.engine, args.most_bytes, args.drain, filters_of(args.filter),
+    ))  # fmt: skip
     return 0
 
 
 def _chat(args: argparse.Namespace) -> int:
+    from genrec.chat.chat_model import ChatModel
     from genrec.chat.terminal import run
 
     _quiet_transformers()
-    reader = (args.reader, args.reader_model, os.environ.get("GENREC_READER_KEY")) if args.reader else None
-    run(args.bundle, ids_of(args.history), args.k, reader)
+    reader = ChatModel(args.reader, args.reader_model, os.environ.get("GENREC_READER_KEY")) if args.reader else None
+    talker = ChatModel(args.talker, args.talker_model, os.environ.get("GENREC_TALKER_KEY")) if args.talker else None
+    run(args.bundle, ids_of(args.history), args.k, reader, talker)
+    return 0
+
+
+def _mcp(args: argparse.Namespace) -> int:
+    from genrec.serving.mcp_server import run
+
+    _quiet_transformers()
+    run(args.bundle, ids_of(args.history))
     return 0
 
 
@@ -568,6 +571,7 @@ _EXAMPLES = """examples:
   genrec serve runs/shop
   genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --filter 'cheap=price < 10'
   genrec chat runs/shop --history B001,B002
+  genrec mcp runs/shop
   genrec keys add keys.json web --scopes recommend events --rate 50
   genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain
 """
@@ -584,6 +588,7 @@ VERBS: dict[str, tuple[Any, Any, str]] = {
     "recommend": (_recommend, _add_recommend, "Recommend items from a bundle."),
     "serve": (_serve, _add_serve, "Answer over HTTP."),
     "chat": (_chat, _add_chat, "Talk in the terminal: rules in words, items from the catalogue."),
+    "mcp": (_mcp, _add_mcp, "Tools for an assistant (MCP) over standard input and output."),
     "keys": (_keys, _add_keys, "Make and list API keys of a server."),
     "demo": (_demo, _add_demo, "Fit and show a recommender on a synthetic shop, in a few minutes."),
 }

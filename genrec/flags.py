@@ -44,3 +44,26 @@ def columns_of(pairs: list[str]) -> tuple[dict[str, str], dict[str, str]]:
             )
         mapping[name] = yours
     return {name: yours for name, yours in mapping.items() if name == ITEM_ID}, mapping
+
+
+def bundles_of(texts: list[str]) -> dict[str, Path]:
+    """BUNDLE or NAME=BUNDLE of `serve`: name -> folder; the folder's own name where none is given."""
+    bundles: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.rpartition("=")
+        name = name if equals else Path(folder).resolve().name
+        if name in bundles:
+            raise SettingError(f"Two bundles are called {name!r}. Write NAME=BUNDLE.")
+        bundles[name] = Path(folder)
+    return bundles
+
+
+def filters_of(texts: list[str]) -> dict[str, str]:
+    """NAME=RULE of `serve --filter`."""
+    filters = {}
+    for text in texts:
+        name, equals, rule = text.partition("=")
+        if not (name and equals and rule):
+            raise SettingError(f"--filter must be NAME=RULE, such as 'cheap=price < 10', got {text!r}.")
+        filters[name] = rule
+    return filters

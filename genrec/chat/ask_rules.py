@@ -13,25 +13,18 @@ in its place, since it understands other things.
 """
 
 import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from genrec.chat.chat_model import ChatModel, ChatModelError
 from genrec.chat.link import Link
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reading, like_rule
 from genrec.chat.rules import Rule
 from genrec.chat.vocabulary import Column, Vocabulary
-from genrec.errors import GenrecError, SettingError
 
 MOST_NAMED = 60  # values of a column that the model is told
-MOST_READ = 2**20  # bytes of an answer
 _WORDS = {"type": "array", "items": {"type": "string"}, "maxItems": 20}
 _NAMED = ("liked", "seen", "rejected", "more_like")
-
-
-class ChatModelError(GenrecError, RuntimeError):
-    """The chat model that reads messages cannot be reached, or does not keep to the schema."""
 
 
 def schema(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -60,17 +53,8 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class AskedReader:
-    """url: up to and with `/v1`. key: sent as a bearer token where given. timeout: seconds."""
-
-    url: str
-    model: str
-    key: str | None = None
-    timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise SettingError(f"The chat model's url must begin with http:// or https://, got {self.url!r}.")
+class AskedReader(ChatModel):
+    """A chat model that reads messages. It must support `response_format: json_schema`."""
 
     def __call__(self, message: str, context: Context) -> Reading:
         if len(message) > LONGEST_MESSAGE:
@@ -79,29 +63,21 @@ class AskedReader:
 
     def _ask(self, message: str, context: Context) -> Any:
         form = {"name": "reading", "strict": True, "schema": schema(context.vocabulary)}
-        body = {
-            "model": self.model,
+        content = self.complete({
             "temperature": 0,
             "messages": [{"role": "system", "content": _told(context)}, {"role": "user", "content": message}],
             "response_format": {"type": "json_schema", "json_schema": form},
-        }
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        }).get("content")  # fmt: skip
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                answer = json.loads(response.read(MOST_READ))
-            return json.loads(answer["choices"][0]["message"]["content"])
-        except (OSError, urllib.error.URLError) as error:
-            raise ChatModelError(f"The chat model at {self.url} cannot be reached: {error}.") from None
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ChatModelError(
-                f"The chat model {self.model!r} did not answer in the schema ({type(error).__name__}). It must support "
-                "response_format json_schema."
+            return json.loads(content or "")
+        except (ValueError, TypeError) as error:
+            raise self.strange(
+                f"JSON in the schema ({type(error).__name__}): it must support response_format json_schema"
             ) from None
 
 
 def _told(context: Context) -> str:
-    columns = [_described(column) for column in context.vocabulary.columns.values()]
+    columns = [described(column) for column in context.vocabulary.columns.values()]
     rules = [f"{number}. {rule}" for number, rule in enumerate(context.rules, 1)]
     shown = [f"{number}. {context.title(item_id)}" for number, item_id in enumerate(context.shown, 1)]
     return "\n".join([
@@ -121,10 +97,11 @@ def _told(context: Context) -> str:
     ])  # fmt: skip
 
 
-def _described(column: Column) -> str:
+def described(column: Column, most: int = MOST_NAMED) -> str:
+    """A line about a column for a model: its kind, or the `most` commonest of its values."""
     if column.kind != "values":
         return f"- {column.name}: numbers" + (" (years)" if column.year or column.kind == "date" else "")
-    common = sorted(column.counts, key=lambda value: -column.counts[value])[:MOST_NAMED]
+    common = sorted(column.counts, key=lambda value: -column.counts[value])[:most]
     more = "" if len(common) == len(column.counts) else f" and {len(column.counts) - len(common)} others"
     return f"- {column.name}: {json.dumps(common, ensure_ascii=False)}{more}"
 

@@ -135,8 +135,7 @@ class Heard:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What one message led to. text: the whole answer. said: the same without the lines of the items. rules: those in force, in
-    words."""
+    """What one message led to. text: the whole answer. said: the same without the items. rules: those in force, in words."""
 
     state: State
     text: str
@@ -187,7 +186,7 @@ class Conversation:
         heard = self.listen(message, state, before)
         if not heard.search:
             return self.answer(heard, [])
-        [items] = self.recommender.recommend([heard.history], explain=explain, **_arguments(heard.request))
+        [items] = self.recommender.recommend([heard.history], explain=explain, **keywords(heard.request))
         return self.answer(heard, items)
 
     def listen(self, message: str, state: State, before: Sequence[str] = ()) -> Heard:
@@ -225,11 +224,12 @@ class Conversation:
             understood=reading.understood or bool(heard.problems),
         )  # fmt: skip
         before, after = self.voice(said)
-        text, around = written(before, offers, after), written(before, [], after)
-        return Turn(state, text, around, offers, rules, heard.links, reading.unknown)
+        text, words = written(before, offers, after), written(before, [], after)
+        return Turn(state, text, words, offers, rules, heard.links, reading.unknown)
 
 
-def _arguments(request: Request) -> dict[str, Any]:
+def keywords(request: Request) -> dict[str, Any]:
+    """What of a request is to be said to `Recommender.recommend`."""
     return {name: value for name, value in vars(request).items() if value not in (None, ())}
 
 

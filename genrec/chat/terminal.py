@@ -6,6 +6,9 @@ the terminal.
 
     genrec chat runs/shop
     genrec chat runs/shop --history B001,B002
+    genrec chat runs/shop --talker http://localhost:11434/v1 --talker-model qwen3
+
+With `--talker` a chat model speaks and calls the tools of `tools.py`; the commands are then only `/quit`.
 """
 
 import contextlib
@@ -13,10 +16,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from genrec.chat.ask_rules import AskedReader
+from genrec.chat.chat_model import ChatModel
 from genrec.chat.dialogue import Conversation, State
 from genrec.chat.read_rules import read
+from genrec.chat.talker import Talker
+from genrec.chat.tools import Toolbox
 from genrec.chat.voice import HELP
 from genrec.chat.words import printable
 from genrec.errors import GenrecError, UnknownItemError
@@ -25,14 +32,17 @@ from genrec.recommender import Recommender
 COMMANDS = "/rules  /forget N  /why N  /quit"
 
 
-def run(bundle: Path, history: Sequence[str], k: int, reader: tuple[str, str, str | None] | None) -> None:
-    """Load and talk. reader: address, model and key of a chat model that reads the rules (None: the built-in grammar)."""
+def run(bundle: Path, history: Sequence[str], k: int, reader: ChatModel | None, talker: ChatModel | None) -> None:
+    """Load and talk. reader: a chat model that reads the rules (None: the built-in grammar). talker: one that speaks."""
     recommender = Recommender.load(bundle)
+    read_by = AskedReader(**vars(reader)) if reader else read
+    if talker is not None:
+        talk(Talker(talker, Toolbox(recommender, reader=read_by, before=history)), typed())
+        return
     strange = [item for item, row in zip(history, recommender.catalogue.current.rows(history), strict=True) if row < 0]
     if strange:
         raise UnknownItemError(f"--history must name items of the catalogue, got {strange[0]!r}.")
-    conversation = Conversation(recommender, AskedReader(*reader) if reader else read, k=k)
-    chat(conversation, typed(), before=history)
+    chat(Conversation(recommender, read_by, k=k), typed(), before=history)
 
 
 def typed() -> Iterator[str]:
@@ -71,6 +81,24 @@ def chat(
         state = turn.state
         show(turn.text)
     return state
+
+
+def talk(talker: Talker, lines: Iterator[str], show: Callable[[str], None] = print) -> None:
+    """Talk with a chat model that calls the tools, until `/quit` or the end of the lines."""
+    messages: list[dict[str, Any]] = []
+    show("A chat model answers; items, rules and reasons come from the catalogue.  /quit")
+    for line in lines:
+        if line.strip() in ("/quit", "/exit"):
+            return
+        if not line.strip():
+            continue
+        try:
+            spoken = talker.turn(line, messages)
+        except GenrecError as error:
+            show(printable(error, 500))
+            continue
+        messages = spoken.messages
+        show(spoken.text)
 
 
 def _command(command: str, rest: str, state: State, conversation: Conversation, before: Sequence[str]) -> tuple[State, str]:

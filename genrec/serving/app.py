@@ -25,6 +25,7 @@ from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import BundleError, DataError, GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Prepared, Recommendation
 from genrec.recommender import Request as Rules
+from genrec.serving.assistants import Assistants
 from genrec.serving.browse import add_browsing, search_rows
 from genrec.serving.chat import add_chat
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
@@ -76,11 +77,13 @@ AWAY_SECONDS = 5  # when to come back while an engine or a database is being sta
 
 def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     """most_bytes: largest request body."""
+    assistants = Assistants(server, _search, most_bytes)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         follower = asyncio.create_task(follow(server))
-        yield
+        async with assistants.running():
+            yield
         server.draining.set()
         follower.cancel()
         await run_in_threadpool(server.models.close)
@@ -89,6 +92,7 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     app = FastAPI(title="genrec", version=__version__, lifespan=life, summary="Recommendations that never leave the catalogue.")
     app.state.server = server
     app.include_router(_router(server))
+    app.router.routes.extend(assistants.routes())
     add_page(app)
     app.add_middleware(LimitsMiddleware, most_bytes=most_bytes, metrics=server.metrics)
     app.add_exception_handler(GenrecError, _known_error)

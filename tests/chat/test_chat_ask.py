@@ -1,52 +1,18 @@
 """The second reader: a chat model proposes, the catalogue decides. Tested against a small server."""
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from fake_model import FakeModel
 
-from genrec.chat.ask_rules import AskedReader, ChatModelError, schema
+from genrec.chat.ask_rules import AskedReader, schema
+from genrec.chat.chat_model import ChatModelError
 from genrec.chat.link import Linker
 from genrec.chat.reading import Context
 from genrec.chat.rules import where_of
 from genrec.chat.vocabulary import Vocabulary
 from genrec.errors import SettingError
-
-
-class FakeModel(HTTPServer):
-    """Answers whatever `answer` is, and keeps what it was sent."""
-
-    answer: Any = None
-    status = 200
-    asked: list[dict[str, Any]]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FakeModel
-
-    def do_POST(self) -> None:
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"path": self.path})
-        content = self.server.answer if isinstance(self.server.answer, str) else json.dumps(self.server.answer)
-        self.send_response(self.server.status)
-        self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": content}}]}).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def model() -> Iterator[FakeModel]:
-    server = FakeModel(("127.0.0.1", 0), _Handler)
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ from genrec.recommender import Recommender
 
 
 @pytest.fixture(scope="module")
-def recommender(bundle: Path) -> Recommender:
-    return Recommender.load(bundle)
-
-
-@pytest.fixture(scope="module")
 def conversation(recommender: Recommender) -> Conversation:
     return Conversation(recommender)
 

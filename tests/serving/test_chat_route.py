@@ -138,12 +138,42 @@ def test_words_of_strangers_make_no_markup_in_a_chat_page(server: Running) -> No
     assert "![" not in text
 
 
+def test_a_title_of_the_catalogue_makes_no_markup_either(start: Callable[..., Running], ids: list[str]) -> None:
+    server = start()
+    with Client(server.url) as client:
+        [row] = client.items(ids[:1])
+        title = '<img src=x onerror="alert(1)"> [here](http://evil) \x1b[2J# top'
+        client.add_items([row | {"item_id": "bad", "title": title, "price": 3.21}])
+    answer = ask(server, "price below 3.22 and above 3.2")
+    assert [item["item_id"] for item in attached(answer)["items"]] == ["bad"]
+    text = answer.choices[0].message.content
+    assert "&lt;img src=x" in text
+    assert "\\[here\\]" in text
+    assert not {"<", "\x1b"} & set(text)
+
+
+def test_a_strangers_transcript_gives_nothing_but_what_it_says(start: Callable[..., Running], tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    anna, bert = make_key(keys, "anna"), make_key(keys, "bert")
+    server = start(keys=keys)
+    first = ask(server, "under $40", key=anna)
+    talk = ["under $40", {"role": "assistant", "content": first.choices[0].message.content}, "cheaper than the first"]
+    assert len(attached(ask(server, *talk, key=anna))["items"]) > 0
+    stolen = attached(ask(server, *talk, key=bert))
+    assert [rule["text"] for rule in stolen["rules"]] == ["price: below 40"], "what Anna was shown is not known to Bert"
+    assert stolen["not_understood"]
+
+
 def test_nothing_that_is_said_is_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        ask(server, "my secret rash, under $20", user="secret-person", session="secret-session")
-    assert "secret" not in "".join(
-        record.getMessage() for record in caplog.records if record.name.startswith(("genrec", "uvicorn"))
-    )
+        items = attached(ask(server, "my secret rash, under $20", user="secret-person", session="secret-session"))["items"]
+        refused = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "tool", "content": "secret"}]})
+        unknown = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [HI], "secret": "secret-value"})
+    assert "secret-value" not in refused.text + unknown.text
+    logged = "".join(record.getMessage() for record in caplog.records if record.name.startswith(("genrec", "uvicorn", "mcp")))
+    assert '"route": "/v1/chat/completions"' in logged
+    for word in ("secret", *(item["title"] for item in items), *(item["item_id"] for item in items)):
+        assert word not in logged
 
 
 def test_sessions_are_kept_replaced_and_expire(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
