@@ -33,6 +33,7 @@ const said = (error) => {
 export async function load() {
   try {
     const served = await ask("v1/models");
+    if (!Array.isArray(served)) throw new ApiError("This server lists its models in another form. The page needs `genrec serve`.");
     const name = served.some((one) => one.name === model.value) ? model.value : served[0].name;
     const told = await ask("v1/catalog/columns", { params: { model: name } });
     batch(() => {
