@@ -274,7 +274,7 @@ def test_a_request_that_is_too_large_is_not_read(start: Callable[..., Running]) 
 
 def test_keys_say_who_may_what(start: Callable[..., Running], tmp_path: Path, ids: list[str]) -> None:
     path = tmp_path / "keys.json"
-    web, shop = make_key(path, "web", ("recommend", "events")), make_key(path, "shop", ("recommend", "catalog"), rate=2)
+    web, shop = make_key(path, "web", ("recommend", "events")), make_key(path, "shop", ("recommend", "catalog"), rate=0.001)
     server = start(keys=path, host="0.0.0.0")
     assert post(server, "/v1/recommendations", {"histories": [[]]}).status_code == 401
     assert httpx.get(f"{server.url}/metrics").status_code == 401
@@ -284,9 +284,8 @@ def test_keys_say_who_may_what(start: Callable[..., Running], tmp_path: Path, id
         with pytest.raises(ServerError, match="this needs 'catalog'") as caught:
             client.remove_items([ids[0]])
         assert (caught.value.status, caught.value.kind) == (403, "DeniedError")
-    statuses = [post(server, "/v1/recommendations", {"histories": [[]]}, Authorization=f"Bearer {shop}") for _ in range(4)]
-    assert [response.status_code for response in statuses][:2] == [200, 200]
-    assert 429 in [response.status_code for response in statuses]
+    statuses = [post(server, "/v1/recommendations", {"histories": [[]]}, Authorization=f"Bearer {shop}") for _ in range(3)]
+    assert [response.status_code for response in statuses] == [200, 429, 429], "one each thousand seconds, on any machine"
     assert int(statuses[-1].headers["Retry-After"]) >= 1
 
 
