@@ -260,7 +260,12 @@ def _compare(box: Toolbox, given: dict[str, Any]) -> Answer:
          "fields": {name: plain(value) for name, value in item.fields.items()}}
         for item in items
     ]  # fmt: skip
-    data = {"items": lines, "same": same, "differ": [name for name in columns if name not in same], "best": best.item_id}
+    data: dict[str, Any] = {
+        "items": lines,
+        "same": same,
+        "differ": [name for name in columns if name not in same],
+        "best": best.item_id,
+    }
     text = [f"{line['title']} ({line['item_id']}), score {line['score']:.3f}" for line in lines]
     for name in data["differ"]:
         values = [line["fields"][name] for line in lines]
