@@ -50,7 +50,8 @@ def turned_down(given: Given) -> Examples:
 
 def talk(given: Given) -> Examples:
     """One example about nothing, for greetings; and every turn of a dialogue that recommends no item."""
-    one = Examples(*(np.array([value]) for value in (-1, 0, 0, -1)), np.ones(1, bool))
+    none, zero = np.full(1, -1, np.int64), np.zeros(1, np.int64)
+    one = Examples(none, zero, zero, none, np.ones(1, bool))
     if given.dialogues is None:
         return one
     turns = np.flatnonzero([not len(rows) for rows in given.dialogues.items])
