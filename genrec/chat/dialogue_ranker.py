@@ -273,6 +273,8 @@ def learn_weights(signals: np.ndarray, targets: Sequence[np.ndarray], among: np.
         while better[0] < value and size > CLOSE:
             size /= 2
             better = _likelihood(questions, weights + size * step, scale)
+        if better[0] <= value:  # nothing is left to gain but the rounding of float32
+            break
         weights = weights + size * step
         value, gradient, curvature = better
     return weights / scale
