@@ -15,6 +15,7 @@ from genrec.evaluation.evaluate import Result, markdown_table, report_table
 from genrec.models.config import ENCODER_DECODER, ONE_PASS
 from genrec.models.tokens import TokenLayout
 from genrec.recipe import Recipe
+from genrec.training.tasks.dialogue import DIALOGUE_TASKS
 from genrec.training.tasks.families import TASKS
 
 
@@ -134,7 +135,7 @@ def _reads(recipe: Recipe, codes: CodeTable, layout: TokenLayout) -> str:
         f"`{codes.item_ids[0]}` is `{tokens}`. The answer is the {layout.levels} tokens of an item, found by genrec's search "
         "over the catalogue; free generation may spell items that do not exist."
     )
-    learned = [task for task in TASKS if task.name in recipe.tasks.aligned]
+    learned = [task for task in (*TASKS, *DIALOGUE_TASKS) if task.name in recipe.tasks.aligned]
     if not learned:
         return text + " It was trained on nothing else: it answers no prompts in words."
     prompts = [

@@ -24,15 +24,17 @@ from genrec.data.splits import (
 from genrec.embedding.text import plain_text
 from genrec.errors import DataError
 from genrec.recipe import DataConfig, Recipe
+from genrec.training.tasks.turns import Dialogues, read_dialogues
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The two tables, read and checked, with the hashes that name them in every result."""
+    """The two tables, read and checked, with the hashes that name them in every result; and the recipe's dialogues, if any."""
 
     catalogue: Catalogue
     interactions: Interactions
     hashes: dict[str, str]
+    dialogues: Dialogues | None = None
 
 
 def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
@@ -46,7 +48,10 @@ def read_tables(items: Any, interactions: Any, recipe: Recipe) -> Tables:
     hashes = {"items": table_hash(catalogue.table), "interactions": table_hash(events.table.select(usual))}
     if extra:
         hashes["task_columns"] = table_hash(events.table.select(extra))
-    return Tables(catalogue, events, hashes | hash_of_vectors(recipe))
+    dialogues = None
+    if recipe.tasks.dialogues is not None:
+        dialogues, hashes["dialogues"] = read_dialogues(recipe.tasks.dialogues, catalogue)
+    return Tables(catalogue, events, hashes | hash_of_vectors(recipe), dialogues)
 
 
 def hash_of_vectors(recipe: Recipe) -> dict[str, str]:

@@ -25,6 +25,7 @@ from genrec.recipe import Recipe
 from genrec.tables import Tables, read_tables, split_histories, training_texts
 from genrec.tokenize import in_order_of, make_codes, make_vectors, with_recipe_of
 from genrec.training.examples import HistoryWindows
+from genrec.training.tasks.dialogue import DIALOGUE_TASKS, dialogue_places
 from genrec.training.tasks.families import Given
 from genrec.training.tasks.mix import Mix, make_mix
 from genrec.training.tasks.places import make_places
@@ -46,8 +47,10 @@ def mix_of(
     words = Words(text_tokenizer, layout.base, tasks.text_tokens)
     texts = item_texts(tables.catalogue)
     places = make_places(train, codes, layout, words, texts, training_texts(tables, recipe))
+    if any(tasks.aligned.get(task.name) for task in DIALOGUE_TASKS):
+        places |= dialogue_places(train, codes, layout, words, texts, tables.catalogue.table, tables.dialogues)
     windows = HistoryWindows(train, training.max_history, training.windows_per_user)
-    given = Given(train, len(tables.catalogue), training.max_history, recipe.seed)
+    given = Given(train, len(tables.catalogue), training.max_history, recipe.seed, tables.dialogues)
     return make_mix(tasks.aligned, windows, given, codes, layout, words, places), words
 
 

@@ -21,6 +21,7 @@ class TasksConfig:
     what the user wrote. behaviour: what was done to each item of a history and what is done next, then codes.
     query_column: column of the interactions with what was searched for; None makes queries of brand and category.
     rating_column: with ratings. review_column: with texts of users. behaviour_column: with what was done, such as "viewed".
+    dialogues: table of training dialogues (columns context, response, item_ids) for recommendation_turn and chit_chat.
     text_tokens: tokens of one text at most; what is longer is cut.
     """
 
@@ -37,10 +38,16 @@ class TasksConfig:
     rating: float = 0.0
     explanation: float = 0.0
     behaviour: float = 0.0
+    recommendation_turn: float = 0.0
+    critique: float = 0.0
+    clarifying_question: float = 0.0
+    reason: float = 0.0
+    chit_chat: float = 0.0
     query_column: str | None = None
     rating_column: str | None = None
     review_column: str | None = None
     behaviour_column: str | None = None
+    dialogues: str | None = None
     text_tokens: int = 64
 
     def __post_init__(self) -> None:
@@ -60,6 +67,12 @@ class TasksConfig:
                 raise SettingError(f"tasks.{column} is for tasks.{task}, whose weight is 0. Give it one, or leave it out.")
         if self.query_column is not None and not self.search:
             raise SettingError("tasks.query_column is for tasks.search, whose weight is 0. Give it one, or leave it out.")
+
+        if self.dialogues is not None and not (self.recommendation_turn or self.chit_chat):
+            raise SettingError(
+                "tasks.dialogues is for tasks.recommendation_turn and tasks.chit_chat, whose weights are 0. Give one of them a "
+                "weight, or leave it out."
+            )
 
     def _weights(self) -> dict[str, float]:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.type is float}

@@ -17,16 +17,19 @@ from genrec.data.splits import exclude_seen_by_default
 from genrec.evaluation.ctr import draw_unmet
 from genrec.training.tasks.places import Examples
 from genrec.training.tasks.prompts import Template
+from genrec.training.tasks.turns import Dialogues
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """histories: the training part. items: `N`. max_history: items that a prompt tells at most. seed: of negatives."""
+    """histories: the training part. items: `N`. max_history: items that a prompt tells at most. seed: of negatives. dialogues:
+    turns of real ones, where there is a table."""
 
     histories: Histories
     items: int
     max_history: int
     seed: int
+    dialogues: Dialogues | None = None
 
 
 def every_item(given: Given) -> Examples:
@@ -56,15 +59,21 @@ def every_user(given: Given) -> Examples:
     return Examples(nothing, starts, stops, nothing, np.ones(len(users), bool))
 
 
+def unmet(given: Given, taken: Examples) -> np.ndarray:
+    """For each example an item drawn by training events that its user had not had: int64 [M], -1 where there is none left."""
+    histories = given.histories
+    counts = np.bincount(histories.items, minlength=given.items)
+    repeats = not exclude_seen_by_default(histories.repeat_share())
+    return draw_unmet(histories, taken.events, counts, repeats, np.random.default_rng(given.seed))
+
+
 def taken_or_not(given: Given) -> Examples:
     """Two for each training event but a user's first: its item, and one drawn by training events that the user had not had.
 
     What the user takes later is not known here, so a drawn item may be just that.
     """
-    taken, histories = every_next_item(given), given.histories
-    counts = np.bincount(histories.items, minlength=given.items)
-    repeats = not exclude_seen_by_default(histories.repeat_share())
-    drawn = draw_unmet(histories, taken.events, counts, repeats, np.random.default_rng(given.seed))
+    taken = every_next_item(given)
+    drawn = unmet(given, taken)
     there = np.flatnonzero(drawn >= 0)
     both = taken.select(np.concatenate([np.arange(len(taken)), there]))
     is_taken = np.arange(len(both)) < len(taken)
@@ -83,7 +92,7 @@ class Task:
     templates: tuple[Template, ...]
 
 
-def _sentences(answer: str, *told: str) -> tuple[Template, ...]:
+def sentences(answer: str, *told: str) -> tuple[Template, ...]:
     return tuple(Template(sentence, answer) for sentence in told)
 
 
@@ -91,7 +100,7 @@ TITLE = "a column with titles in the items table"
 FIELDS = "a brand or a category in the items table"
 
 TASKS = (
-    Task("prompted_next_item", "histories", every_next_item, _sentences(
+    Task("prompted_next_item", "histories", every_next_item, sentences(
         "{item}",
         "A shopper has had these items, oldest first: {history}. The next one is",
         "Given the purchases {history}, name the item that comes next:",
@@ -100,7 +109,7 @@ TASKS = (
         "Continue this list of items by one: {history}",
         "What should be recommended to a customer whose history is {history}? Recommend",
     )),
-    Task("text_to_codes", TITLE, every_item, _sentences(
+    Task("text_to_codes", TITLE, every_item, sentences(
         "{item}",
         "An item is called {title}. Its codes are",
         "Which item has the title {title}? It is",
@@ -111,38 +120,38 @@ TASKS = (
         "Write the codes of {title}, of which the shop says: {description}\nCodes:",
     )),
     Task("codes_to_text", TITLE, every_item, (
-        *_sentences(
+        *sentences(
             "{title}",
             "What is the item {item} called? It is called",
             "Give the title of {item}:",
             "Item: {item}\nTitle:",
         ),
-        *_sentences(
+        *sentences(
             "{description}",
             "What does the shop say of the item {item}? It says:",
             "Item: {item}\nDescription:",
         ),
-        *_sentences(
+        *sentences(
             "{title}\n{description}",
             "Give title and description of {item}:",
             "Tell me all about {item}:",
         ),
     )),
-    Task("codes_to_title", TITLE, every_next_item, _sentences(
+    Task("codes_to_title", TITLE, every_next_item, sentences(
         "{title}",
         "A shopper has had {history}. The title of the next item is",
         "After the items {history}, what is the next one called?",
         "History: {history}\nTitle of the next item:",
         "Put into words what someone with the purchases {history} takes next:",
     )),
-    Task("titles_to_codes", TITLE, every_next_item, _sentences(
+    Task("titles_to_codes", TITLE, every_next_item, sentences(
         "{item}",
         "A shopper has had: {titles}. The codes of the next item are",
         "Bought so far: {titles}\nNext item:",
         "Someone took, oldest first, {titles}. Which item follows? Answer:",
         "Recommend one item to the owner of {titles}. Recommend",
     )),
-    Task("search", FIELDS + ", or tasks.query_column", every_next_item, _sentences(
+    Task("search", FIELDS + ", or tasks.query_column", every_next_item, sentences(
         "{item}",
         "Query: {query}\nItem:",
         "Someone searches for {query}. Show",
@@ -153,7 +162,7 @@ TASKS = (
         "Preference: {preference}\nQuery: {query}\nItem:",
         "History: {history}\nPreference: {preference}\nQuery: {query}\nItem:",
     )),
-    Task("attribute", FIELDS, every_next_item, _sentences(
+    Task("attribute", FIELDS, every_next_item, sentences(
         "{item}",
         "A shopper has had {history} and wants something by {brand}. Recommend",
         "History: {history}\nBrand: {brand}\nItem:",
@@ -161,33 +170,33 @@ TASKS = (
         "History: {history}\nCategory: {category}\nItem:",
         "After {history}, the next item is by {brand} and belongs to {category}. It is",
     )),
-    Task("preference", FIELDS, every_user, _sentences(
+    Task("preference", FIELDS, every_user, sentences(
         "{preference}",
         "What does a shopper like who has had {history}?",
         "History: {history}\nPreference:",
         "Say in a few words what prevails among {history}:",
         "Describe the taste behind the purchases {history}.",
     )),
-    Task("yes_no", "histories", taken_or_not, _sentences(
+    Task("yes_no", "histories", taken_or_not, sentences(
         "{taken}",
         "A shopper has had {history}. Would they take {item}? Answer yes or no:",
         "History: {history}\nCandidate: {item}\nTaken:",
         "Is {item} what comes after {history}?",
         "Someone with the purchases {history} is shown {item}. Do they want it?",
     )),
-    Task("rating", "tasks.rating_column", every_next_item, _sentences(
+    Task("rating", "tasks.rating_column", every_next_item, sentences(
         "{rating}",
         "A shopper who has had {history} rates {item}. The rating is",
         "History: {history}\nItem: {item}\nRating:",
         "How does the owner of {history} rate {item}?",
     )),
-    Task("explanation", "tasks.review_column", every_next_item, _sentences(
+    Task("explanation", "tasks.review_column", every_next_item, sentences(
         "{review}",
         "A shopper who has had {history} takes {item} and says of it:",
         "History: {history}\nItem: {item}\nReview:",
         "Why does {item} suit, or not suit, the owner of {history}?",
     )),
-    Task("behaviour", "tasks.behaviour_column", every_next_item, _sentences(
+    Task("behaviour", "tasks.behaviour_column", every_next_item, sentences(
         "{item}",
         "What a shopper did, oldest first: {steps}. Now: {behaviour}",
         "Log: {steps}\nNext: {behaviour}",

@@ -24,6 +24,7 @@ from genrec.models.tokens import TokenLayout
 from genrec.models.words import Words
 from genrec.networks import length_cuts
 from genrec.training.examples import IGNORED, HistoryWindows
+from genrec.training.tasks.dialogue import DIALOGUE_TASKS
 from genrec.training.tasks.families import TASKS, Given
 from genrec.training.tasks.places import Examples, Place
 from genrec.training.tasks.prompts import Prompt, Sample, make_prompt
@@ -171,7 +172,7 @@ def make_mix(
     Raises `SettingError` for a task that the data have nothing for.
     """
     tasks = []
-    for task in TASKS:
+    for task in (*TASKS, *DIALOGUE_TASKS):
         if not weights.get(task.name):
             continue
         prompts = [make_prompt(t, places, words, layout) for t in task.templates if t.names <= places.keys()]

@@ -10,7 +10,7 @@ Legend: `E` training events, `M` examples, `N` items, `L` levels, `W` tokens of 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -25,7 +25,8 @@ MANY, FEW = 3, 2  # categories and brands that a preference names
 class Examples:
     """items: catalogue rows, int64 [M], -1 where the example is about none. starts, stops: the stretch of the flat training
     events that is told, int64 [M] each. event: training event that the example is about, int64 [M], -1 where it is none.
-    taken: whether the item was, bool [M].
+    taken: whether the item was, bool [M]. shown: catalogue row of an item that was shown before, turns: number of a turn of a
+    dialogue, int64 [M] each, -1 where there is none.
     """
 
     items: np.ndarray
@@ -33,13 +34,25 @@ class Examples:
     stops: np.ndarray
     events: np.ndarray
     taken: np.ndarray
+    shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        for name in ("shown", "turns"):  # most tasks have neither
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self.items), -1, np.int64))
 
     def __len__(self) -> int:
         return len(self.items)
 
     def select(self, numbers: np.ndarray) -> "Examples":
         """Some of the examples (int64 [n])."""
-        return Examples(*(column[numbers] for column in (self.items, self.starts, self.stops, self.events, self.taken)))
+        return Examples(*(column[numbers] for column in self.columns))
+
+    @property
+    def columns(self) -> list[np.ndarray]:
+        """All of them, in their order."""
+        return [getattr(self, column.name) for column in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -95,11 +108,11 @@ def make_places(
 
 
 def text_of(texts: Texts, number: str) -> Place:
-    """The text of an example's item (`number` "items") or of its event ("events")."""
+    """The text of an example's item (`number` "items"), of its event ("events") or of its turn ("turns")."""
 
     def lengths(some: Examples) -> np.ndarray:
         numbers = getattr(some, number)
-        return np.where(numbers < 0, 0, texts.lengths[numbers])
+        return np.where(numbers < 0, 0, texts.lengths[np.maximum(numbers, 0)] if len(texts) else 0)
 
     return Place(lambda some, n: texts[getattr(some, number)[n]], lengths)
 
@@ -112,7 +125,7 @@ def titles(events: np.ndarray, texts: Texts, words: Words) -> Place:
 
     def write(some: Examples, n: int) -> np.ndarray:
         told = [texts[item] for item in events[some.starts[n] : some.stops[n]]]
-        return _joined([title for title in told if len(title)], between)
+        return joined([title for title in told if len(title)], between)
 
     return Place(write, lambda some: before[some.stops] - before[some.starts])
 
@@ -138,10 +151,10 @@ def preference(events: np.ndarray, texts: Mapping[str, Texts], words: Words) -> 
         items = events[some.starts[n] : some.stops[n]]
         parts: list[np.ndarray] = []
         if categories is not None:
-            parts += _list(often, _prevailing(items, categories, MANY), comma)
-            parts += _list(lately, _prevailing(items[-1:], categories, 1), comma)
+            parts += _list(often, prevailing(items, categories, MANY), comma)
+            parts += _list(lately, prevailing(items[-1:], categories, 1), comma)
         if brands is not None:
-            parts += _list(by, _prevailing(items, brands, FEW), comma)
+            parts += _list(by, prevailing(items, brands, FEW), comma)
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def lengths(some: Examples) -> np.ndarray:
@@ -161,7 +174,7 @@ def verdict(words: Words) -> Place:
     return Place(lambda some, n: yes if some.taken[n] else no, lambda some: np.where(some.taken, len(yes), len(no)))
 
 
-def _prevailing(items: np.ndarray, texts: Texts, most: int) -> list[np.ndarray]:
+def prevailing(items: np.ndarray, texts: Texts, most: int) -> list[np.ndarray]:
     """The most frequent of the items' texts, at most so many; of equally frequent ones that which was met last comes first."""
     counts: dict[bytes, int] = {}
     for item in items[::-1]:
@@ -174,10 +187,10 @@ def _prevailing(items: np.ndarray, texts: Texts, most: int) -> list[np.ndarray]:
 
 def _list(head: np.ndarray, told: list[np.ndarray], comma: np.ndarray) -> list[np.ndarray]:
     """`head` and what it announces; nothing where there is nothing to announce."""
-    return [head, _joined(told, comma)] if told else []
+    return [head, joined(told, comma)] if told else []
 
 
-def _joined(parts: list[np.ndarray], between: np.ndarray) -> np.ndarray:
+def joined(parts: list[np.ndarray], between: np.ndarray) -> np.ndarray:
     """All parts in one array, `between` between them."""
     spaced = [piece for part in parts for piece in (between, part)][1:]
     return np.concatenate([np.zeros(0, np.int64), *spaced])
