@@ -35,6 +35,7 @@ SERVING = "serving.json"
 COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
+USER_INDEX = "items/user_index.safetensors"  # centroids, where the model reads a user index
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
 CARD = "README.md"
@@ -49,7 +50,7 @@ OWN = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Frozen with the weights. base, sizes, start, pad, users: the token layout. max_history: items the model reads.
+    """Frozen with the weights. base, sizes, start, pad, users, index: the token layout. max_history: items the model reads.
     repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
     split: the recipe's settings of the split, by name.
     """
@@ -63,10 +64,11 @@ class Settings:
     tie_rule: str
     split: dict[str, Any]
     users: int = 0
+    index: tuple[int, ...] = ()
 
     @property
     def layout(self) -> TokenLayout:
-        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users)
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users, tuple(self.index))
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,28 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from genrec.bundle import BUNDLE, FUSION, INDEX, SCORER, ServingSettings, Settings, read_bundle, tie_rank, write_bundle
+from genrec.bundle import (
+    BUNDLE,
+    FUSION,
+    INDEX,
+    SCORER,
+    USER_INDEX,
+    ServingSettings,
+    Settings,
+    read_bundle,
+    tie_rank,
+    write_bundle,
+)
 from genrec.card import model_card
 from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets, exclude_seen_by_default
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.scorer import over_rows, save_scorer
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError, SettingError
@@ -158,6 +171,9 @@ def fit(
     index.save(out / INDEX, table.hash)
     if ranker.fusion:
         ranker.fusion.save(out / FUSION)
+    user_index = ranker.user_index if isinstance(ranker, BeamRanker) else None
+    if user_index:
+        user_index.save(out / USER_INDEX)
     if scorer:
         save_scorer(scorer, out / SCORER)
     write_bundle(
@@ -167,6 +183,7 @@ def fit(
             recipe.decoding.tie_rule,
             _split_settings(recipe),
             layout.users,
+            layout.index,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,
@@ -179,7 +196,7 @@ def fit(
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
         card=model_card(out.name, recipe, results, tables.hashes, table, layout),
-        vectors=vectors if isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts else None,
+        vectors=vectors if user_index or (isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts) else None,
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
@@ -238,7 +255,9 @@ def _learn_language_model(
     sizes, history = snapshot.index.sizes, recipe.training.max_history
     build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
     named = Named(snapshot.codes, _item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
-    model, layout = build(recipe.model, sizes, 1 + len(sizes) * (history + 1), named)
+    user_index = _user_index(recipe, split.train, snapshot, work) if recipe.model.user_index else None
+    lead = 1 + len(recipe.model.user_index)
+    model, layout = build(recipe.model, sizes, lead + len(sizes) * (history + 1), named)
     mix = None
     if recipe.tasks.aligned:
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
@@ -247,15 +266,25 @@ def _learn_language_model(
     logs = recipe.training.logging_folder or f"{work.parent}-logs"
     trained = train(
         model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
-        recipe.seed, snapshot.vectors, mix,
+        recipe.seed, snapshot.vectors, mix, user_index,
     )  # fmt: skip
     if recipe.post_training.method:
         post = post_train(
             model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
-            trained.best, recipe.seed,
+            trained.best, recipe.seed, user_index,
         )  # fmt: skip
         trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
-    return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history), trained
+    return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history, user_index=user_index), trained
+
+
+def _user_index(recipe: Recipe, train: Histories, snapshot: Snapshot, work: Path) -> UserIndex:
+    """The centroids of the user index. Of several processes the first learns them, and the others read what it wrote."""
+    path = work / "user_index.safetensors"
+    if processes.is_first():
+        assert snapshot.vectors is not None
+        UserIndex.fit(train, snapshot.vectors, recipe.model.user_index, recipe.seed).save(path)
+    processes.wait()
+    return UserIndex.load(path)
 
 
 def _learn_one_pass(

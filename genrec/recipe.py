@@ -203,6 +203,11 @@ class Recipe:
                 f"{self.model.architecture!r} and model.pretrained {self.model.pretrained!r}. Name a causal language model (a "
                 "small one will do), or leave the section tasks out."
             )
+        if self.model.user_index and self.tasks.aligned:
+            raise SettingError(
+                "model.user_index stands before plain histories, and prompts in words have no place for it yet. Leave it or "
+                "the section tasks out."
+            )
         if self.training.distillation and self.tasks.aligned:
             raise SettingError("training.distillation learns from plain histories alone. Leave it or the section tasks out.")
 

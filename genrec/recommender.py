@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import FUSION, INDEX, SCORER, Bundle, read_bundle
+from genrec.bundle import FUSION, INDEX, SCORER, USER_INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
@@ -33,6 +33,7 @@ from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker, checked_widths
 from genrec.decoding.scorer import load_scorer
 from genrec.decoding.snapshot import Query, Rules
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ class Recommender:
             model = bundle.load_one_pass(device)
             return OnePassRanker(model, layout, snapshot, bundle.train_counts, width=self.width, fusion=fusion)
         width, history = bundle.serving.beam_width, bundle.settings.max_history
-        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history, fusion=fusion)
+        user_index = UserIndex.load(bundle.folder / USER_INDEX) if layout.index else None
+        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history, fusion=fusion, user_index=user_index)
 
     @classmethod
     def load(

@@ -80,13 +80,16 @@ def make_ranker(
 
 
 def brute_force(
-    ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | None = None, first: int | None = None
+    ranker: BeamRanker, history: np.ndarray, codes: np.ndarray | None = None, first: int | list[int] | None = None
 ) -> np.ndarray:
     """log P(codes | history) of every row by one full forward pass each, full softmax, no code of the search: [R]. first: what
     the history begins with, if not the start token."""
     codes = ranker.snapshot.codes if codes is None else codes
     layout, model = ranker.layout, ranker.model
-    past = [layout.start if first is None else first, *layout.to_tokens(codes[history[-ranker.max_history :]]).reshape(-1)]
+    past = [
+        *np.atleast_1d(layout.start if first is None else first),
+        *layout.to_tokens(codes[history[-ranker.max_history :]]).reshape(-1),
+    ]
     targets = torch.from_numpy(layout.to_tokens(codes))
     with torch.no_grad():
         if model.config.is_encoder_decoder:

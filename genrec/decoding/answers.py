@@ -38,10 +38,15 @@ class QueryRanker(Protocol):
         ...
 
     def code_log_probs(
-        self, histories: Sequence[np.ndarray], rows: np.ndarray, snapshot: Snapshot, user: str | None = None
+        self,
+        histories: Sequence[np.ndarray],
+        rows: np.ndarray,
+        snapshot: Snapshot,
+        user: str | None = None,
+        older: np.ndarray | None = None,
     ) -> np.ndarray:
         """log P of each code of item `rows[b]` after history `histories[b]`, given the codes before it: float32 [B, L]; they
-        sum to the item's score."""
+        sum to the item's score. older: what all of them had before, for a model that reads more than the latest items."""
         ...
 
 

@@ -74,11 +74,12 @@ def weigh(ranker: QueryRanker, snapshot: Snapshot, history: np.ndarray, row: int
     """What the model says about item `row` after the `history` of `user` (catalogue rows, oldest first): float32 [L + H].
 
     First log P of each code, then for each of the H history items that the model reads (the last `max_history`) the score with
-    it minus the score without it.
+    it minus the score without it, in what is read and in the user index alike.
     """
+    older = np.asarray(history[: -ranker.max_history], np.int64)
     read = np.asarray(history[-ranker.max_history :], np.int64)
     without = [np.delete(read, place) for place in range(len(read))]
-    log_probs = ranker.code_log_probs([read, *without], np.full(len(read) + 1, row), snapshot, user)
+    log_probs = ranker.code_log_probs([read, *without], np.full(len(read) + 1, row), snapshot, user, older)
     scores = log_probs.sum(axis=1)
     return np.concatenate([log_probs[0], scores[0] - scores[1:]])
 

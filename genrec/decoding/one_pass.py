@@ -148,7 +148,12 @@ class OnePassRanker:
 
     @torch.inference_mode()
     def code_log_probs(
-        self, histories: Sequence[np.ndarray], rows: np.ndarray, snapshot: Snapshot, user: str | None = None
+        self,
+        histories: Sequence[np.ndarray],
+        rows: np.ndarray,
+        snapshot: Snapshot,
+        user: str | None = None,
+        older: np.ndarray | None = None,
     ) -> np.ndarray:
         """log P of each code of item `rows[b]` after history `histories[b]`, given the codes before it: float32 [B, L].
 

@@ -19,6 +19,7 @@ from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.fusion import Fusion
 from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, check_model, start
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_integer
 from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
@@ -42,8 +43,9 @@ class BeamRanker:
         max_history: int,
         name: str = "genrec",
         fusion: Fusion | None = None,
+        user_index: UserIndex | None = None,
     ) -> None:
-        """fusion: puts the candidates of a search in order, by more than the model says."""
+        """fusion: puts the candidates of a search in order, by more than the model says. user_index: of the layout's sizes."""
         check_integer("beam_width", beam_width, 1, WIDEST)
         rows = embedding_rows(model)
         if rows < layout.vocabulary_size:
@@ -52,9 +54,33 @@ class BeamRanker:
                 "another code table."
             )
         check_sizes(snapshot.index.sizes, layout.sizes)
-        check_model(model, 1 + layout.levels * (max_history + 1))
+        check_model(model, layout.lead + layout.levels * (max_history + 1))
+        if layout.index != (user_index.sizes if user_index else ()) or (user_index and snapshot.vectors is None):
+            raise SettingError(
+                f"The model reads a user index of {list(layout.index)} codes, which is made of the items' vectors; got "
+                f"{'none' if user_index is None else list(user_index.sizes)} and "
+                f"{'no' if snapshot.vectors is None else 'the'} vectors. Give a ranker what the model was trained with."
+            )
         self.model, self.layout, self.snapshot, self.head = model, layout, snapshot, Head(model)
         self.beam_width, self.max_history, self.name, self.fusion = beam_width, max_history, name, fusion
+        self.user_index = user_index
+
+    def prompts(
+        self,
+        histories: Sequence[np.ndarray],
+        snapshot: Snapshot,
+        users: Sequence[str | None] | None = None,
+        older: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the model reads of whole histories: (token ids [B, T], mask [B, T]), as `write_histories` gives them. users:
+        whose they are. older: what all of them had before, which only the user index is made of."""
+        latest = [history[-self.max_history :] for history in histories]
+        index = None
+        if self.user_index is not None:
+            assert snapshot.vectors is not None
+            whole = histories if older is None else [np.concatenate([older, history]) for history in histories]
+            index = self.user_index.codes(whole, snapshot.vectors)
+        return write_histories(latest, snapshot.codes, self.layout, users, index)
 
     def rank(
         self,
@@ -108,22 +134,28 @@ class BeamRanker:
 
     @torch.inference_mode()
     def code_log_probs(
-        self, histories: Sequence[np.ndarray], rows: np.ndarray, snapshot: Snapshot, user: str | None = None
+        self,
+        histories: Sequence[np.ndarray],
+        rows: np.ndarray,
+        snapshot: Snapshot,
+        user: str | None = None,
+        older: np.ndarray | None = None,
     ) -> np.ndarray:
         """log P of each code of item `rows[b]` after history `histories[b]` (catalogue rows): float32 [B, L], which sum to
-        scores. user: whose histories they all are. The model writes the item itself, one code after the other.
+        scores. user: whose histories they all are; older: see `prompts`. The model writes the item itself, one code after the
+        other.
         """
         device = next(self.model.parameters()).device
-        layout, model, codes = self.layout, self.model, snapshot.codes
+        layout, model = self.layout, self.model
         was_training = model.training
         model.eval()
         found = np.empty((len(rows), layout.levels), np.float32)
         for begin in range(0, len(rows), EXPLAINED):
             part = slice(begin, begin + EXPLAINED)
-            latest = [history[-self.max_history :] for history in histories[part]]
-            tokens, mask = write_histories(latest, codes, layout, [user] * len(latest))
+            some = histories[part]
+            tokens, mask = self.prompts(some, snapshot, [user] * len(some), older)
             steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
-            wanted = torch.from_numpy(codes[rows[part]].astype(np.int64)).to(device)
+            wanted = torch.from_numpy(snapshot.codes[rows[part]].astype(np.int64)).to(device)
             hidden, first = steps.hidden, layout.base
             for level, size in enumerate(layout.sizes):
                 code = wanted[:, level : level + 1]
@@ -153,8 +185,7 @@ class BeamRanker:
         """Rows and scores of the best candidates of each query, without caps: [B, most that any needs]."""
         device = next(self.model.parameters()).device
         snapshot = snapshot.to(device)
-        latest, users = [query.history[-self.max_history :] for query in queries], [query.user for query in queries]
-        tokens, mask = write_histories(latest, snapshot.codes, self.layout, users)
+        tokens, mask = self.prompts([query.history for query in queries], snapshot, [query.user for query in queries])
         found, scores = beam_search(
             self.model,
             self.head,

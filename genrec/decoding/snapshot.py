@@ -27,8 +27,8 @@ LONGEST_LIST = 256
 class Snapshot:
     """index: over the rows that can be found; codes: int32 [R, L] of every row; live: bool [R] or None (all rows).
 
-    What only one-pass models read: vectors, float32 [R, D] or None; fitted, int64 [R], the row that the item had in the fit, -1
-    for one that came later (None: all have the row they had).
+    What one-pass models and a user index read: vectors, float32 [R, D] or None. What one-pass models and votes read: fitted,
+    int64 [R], the row that the item had in the fit, -1 for one that came later (None: all have the row they had).
     """
 
     index: Index

@@ -19,7 +19,6 @@ from genrec.data.interactions import Histories
 from genrec.decoding.ranker import STEP_MEMORY, BeamRanker
 from genrec.decoding.steps import start
 from genrec.errors import SettingError, check_integer
-from genrec.models.tokens import write_histories
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def unconstrained_search(ranker: BeamRanker, histories: Histories, k: int, width
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    latest = [history[-ranker.max_history :] for history in histories.to_lists()]
-    tokens, mask = write_histories(latest, ranker.snapshot.codes, layout, histories.user_ids.tolist())
+    tokens, mask = ranker.prompts(histories.to_lists(), ranker.snapshot, histories.user_ids.tolist())
     steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
     hidden = steps.hidden
     vocabulary = model.get_output_embeddings().weight.shape[0]

@@ -14,7 +14,6 @@ from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.steps import start
 from genrec.errors import check_integer
-from genrec.models.tokens import write_histories
 
 BATCH = 64  # histories read at once
 
@@ -24,7 +23,7 @@ def user_vectors_of(ranker: BeamRanker | OnePassRanker, histories: Histories) ->
     """The model's last hidden state after each history, before any code of the next item: [U, H]. A one-pass model has one
     state per slot, side by side.
 
-    The model reads the latest `max_history` items, as when it ranks. An empty history is the start token alone.
+    The model reads what it reads when it ranks: the latest `max_history` items and, where it has one, the user index.
     """
     if isinstance(ranker, OnePassRanker):
         return _one_pass_vectors(ranker, histories)
@@ -36,9 +35,8 @@ def user_vectors_of(ranker: BeamRanker | OnePassRanker, histories: Histories) ->
     model.eval()
     for begin in range(0, len(order), BATCH):
         users = order[begin : begin + BATCH]
-        latest = [histories[user][-ranker.max_history :] for user in users]
         names = histories.user_ids[users].tolist()
-        tokens, mask = write_histories(latest, ranker.snapshot.codes, ranker.layout, names)
+        tokens, mask = ranker.prompts([histories[user] for user in users], ranker.snapshot, names)
         steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
         for user, vector in zip(users, steps.hidden[:, 0].float().cpu().numpy(), strict=True):
             found[user] = vector

@@ -22,7 +22,9 @@ class ModelConfig:
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
     blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
-    none (TIGER has 2000). dropout: attention and residual dropout of a model from scratch, and the dropout of LoRA adapters.
+    none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all items of a history have
+    in common, as one token a level before the items; empty for none. dropout: attention and residual dropout of a model from
+    scratch, and the dropout of LoRA adapters.
     """
 
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
@@ -37,6 +39,7 @@ class ModelConfig:
     head_size: int | None = None
     feed_forward: int = 512
     user_tokens: int = 0
+    user_index: tuple[int, ...] = ()
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -60,6 +63,14 @@ class ModelConfig:
             raise SettingError(
                 f"model.user_tokens is for an encoder-decoder, as in TIGER; got {self.user_tokens} with {self.architecture!r}. "
                 f"Set model.architecture to {ENCODER_DECODER!r}, or leave it out."
+            )
+        object.__setattr__(self, "user_index", tuple(self.user_index))
+        for size in self.user_index:
+            check_integer("each number of model.user_index", size, 2, 65_536)
+        if self.user_index and self.architecture == ONE_PASS:
+            raise SettingError(
+                f"model.user_index is tokens that a language model reads, and model.architecture is {ONE_PASS!r}. Make it "
+                f"{DECODER!r} or {ENCODER_DECODER!r}, or leave user_index out."
             )
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)

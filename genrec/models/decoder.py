@@ -23,7 +23,7 @@ def build_decoder(
     """The model to train and its token layout. `max_tokens` is the longest sequence it will see. named: what the rows of a
     pretrained model's codes begin with, if not the mean of all words. Raises as `load_grown`."""
     if config.pretrained is None:
-        layout = TokenLayout.from_scratch(sizes)
+        layout = TokenLayout.from_scratch(sizes, index=config.user_index)
         return from_scratch(config, layout, max_tokens), layout
     return load_grown(config, sizes, max_tokens, named)
 
@@ -88,6 +88,10 @@ def save_text_tokenizer(config: ModelConfig, layout: TokenLayout, folder: Path) 
     for level, size in enumerate(layout.sizes):
         words |= {layout.name(level, code): int(layout.offsets[level]) + code for code in range(size)}
     words |= {f"<user_{number}>": layout.code_tokens.stop + number for number in range(layout.users)}
+    if layout.index:
+        words["<unknown_user>"] = first = layout.unknown_user
+        for level, size in enumerate(layout.index):
+            words |= {f"<u{level}_{code}>": first + 1 + sum(layout.index[:level]) + code for code in range(size)}
     spelling = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     spelling.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=spelling, pad_token="<pad>", bos_token="<start>").save_pretrained(folder)

@@ -19,7 +19,7 @@ def build_encoder_decoder(
 ) -> tuple[PreTrainedModel, TokenLayout]:
     """The model to train and its token layout. `max_tokens` and `named` as in `build_decoder`. Raises as `load_grown`."""
     if config.pretrained is None:
-        layout = TokenLayout.from_scratch(sizes, config.user_tokens)
+        layout = TokenLayout.from_scratch(sizes, config.user_tokens, config.user_index)
         return from_scratch(config, layout), layout
     model, layout = load_grown(config, sizes, max_tokens, named)
     if model.config.decoder_start_token_id is None:

@@ -1,4 +1,4 @@
-"""Pretrained models: loaded, and grown by one row per code (and per user token).
+"""Pretrained models: loaded, and grown by one row per code (and per token of users).
 
 In: a `ModelConfig` that names a folder or a model of the hub. Out: a Hugging Face model and the `TokenLayout` that goes with
 it. Words keep their rows and their meaning; codes get rows of their own behind them, in and out.
@@ -132,7 +132,7 @@ def _layout(config: ModelConfig, text_tokenizer: PreTrainedTokenizerBase, rows: 
     if not starts:
         raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
     pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
-    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens)
+    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens, config.user_index)
 
 
 def word_shares(named: Named, layout: TokenLayout, text_tokenizer: PreTrainedTokenizerBase) -> csr_array:

@@ -4,8 +4,9 @@ Adding tens of thousands of words to a text tokenizer makes it slow, and words a
 and what never is text can never be typed by a user: no message spells an item by accident or on purpose.
 
 A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens. A model that knows users
-(TIGER, arXiv 2305.05065) reads one of `users` more tokens in the place of [start], onto which the user's id is hashed.
-Legend: `B` histories, `T` tokens of the longest one, `L` levels.
+(TIGER, arXiv 2305.05065) reads one of `users` more tokens in the place of [start], onto which the user's id is hashed. One with
+a user index (decoding/user_index.py) reads a token for each of its levels behind [start].
+Legend: `B` histories, `T` tokens of the longest one, `L` levels, `U` levels of the user index.
 """
 
 import hashlib
@@ -23,18 +24,21 @@ PAD, START, FIRST_CODE = 0, 1, 2  # token ids of a model built from scratch
 @dataclass(frozen=True)
 class TokenLayout:
     """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler; users:
-    tokens behind the codes that user ids are hashed onto."""
+    tokens behind the codes that user ids are hashed onto; index: codes per level of the user index, whose tokens come last: one
+    for the unknown user, then those of each level."""
 
     base: int
     sizes: tuple[int, ...]
     start: int
     pad: int
     users: int = 0
+    index: tuple[int, ...] = ()
 
     @classmethod
-    def from_scratch(cls, sizes: Sequence[int], users: int = 0) -> "TokenLayout":
-        """Layout of a model that knows nothing but codes, and users if any: pad, start, then the codes, then the users."""
-        return cls(FIRST_CODE, tuple(sizes), START, PAD, users)
+    def from_scratch(cls, sizes: Sequence[int], users: int = 0, index: Sequence[int] = ()) -> "TokenLayout":
+        """Layout of a model that knows nothing but codes, and users if any: pad, start, then the codes, then the users, then
+        the user index."""
+        return cls(FIRST_CODE, tuple(sizes), START, PAD, users, tuple(index))
 
     @property
     def levels(self) -> int:
@@ -48,7 +52,22 @@ class TokenLayout:
     @property
     def vocabulary_size(self) -> int:
         """One past the last token."""
+        return self.unknown_user + (1 + sum(self.index) if self.index else 0)
+
+    @property
+    def unknown_user(self) -> int:
+        """The token of a user without index, where there is an index."""
         return self.base + sum(self.sizes) + self.users
+
+    @property
+    def lead(self) -> int:
+        """Tokens before the first item of a history."""
+        return 1 + len(self.index)
+
+    def index_tokens(self, index: np.ndarray) -> np.ndarray:
+        """Codes of the user index [..., U], -1 for an unknown user's -> token ids [..., U], int64."""
+        offsets = self.unknown_user + 1 + np.concatenate([[0], np.cumsum(self.index)[:-1]])
+        return np.where(index < 0, self.unknown_user, index + offsets).astype(np.int64)
 
     @property
     def code_tokens(self) -> range:
@@ -85,19 +104,26 @@ class TokenLayout:
 
 
 def write_histories(
-    histories: Sequence[np.ndarray], codes: np.ndarray, layout: TokenLayout, users: Sequence[str | None] | None = None
+    histories: Sequence[np.ndarray],
+    codes: np.ndarray,
+    layout: TokenLayout,
+    users: Sequence[str | None] | None = None,
+    index: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
 
-    codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. An empty history is its first token
-    alone.
+    codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. index: their user index, int64
+    [B, U], -1 for an unknown user's codes (None: all unknown). An empty history is its first token alone, and its index.
     """
     users = [None] * len(histories) if users is None else users
-    lengths = np.array([1 + layout.levels * len(h) for h in histories], np.int64)
+    told = layout.index_tokens(np.full((len(histories), len(layout.index)), -1) if index is None else index)
+    lengths = np.array([layout.lead + layout.levels * len(h) for h in histories], np.int64)
     width = int(lengths.max(initial=1))
     tokens = np.full((len(histories), width), layout.pad, np.int64)
     mask = np.arange(width) >= (width - lengths)[:, None]
     for row, (history, user) in enumerate(zip(histories, users, strict=True)):
         tokens[row, width - lengths[row]] = layout.first_token(user)
-        tokens[row, width - lengths[row] + 1 :] = layout.to_tokens(codes[history]).reshape(-1)
+        begin = width - lengths[row] + layout.lead
+        tokens[row, begin - len(layout.index) : begin] = told[row]
+        tokens[row, begin:] = layout.to_tokens(codes[history]).reshape(-1)
     return tokens, mask

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.models.tokens import TokenLayout
 from genrec.networks import info_nce
 
 TEMPERATURE = 0.07
@@ -38,11 +39,12 @@ class Distillation(nn.Module):
             return self.weight * info_nce(told, self.get_buffer("teachers")[rows], TEMPERATURE, same[:, None] == same[None])
 
 
-def item_ends(windows: list[np.ndarray], levels: int) -> np.ndarray:
-    """For windows of item rows that are written side by side with `levels` codes an item, padded on the left after a start
-    token: the item whose last code stands at each token, -1 elsewhere: int64 [B, T].
+def item_ends(windows: list[np.ndarray], layout: TokenLayout) -> np.ndarray:
+    """For windows of item rows as `write_histories` writes them: the item whose last code stands at each token, -1 elsewhere:
+    int64 [B, T].
     """
-    width = 1 + levels * max(len(window) for window in windows)
+    levels = layout.levels
+    width = layout.lead + levels * max(len(window) for window in windows)
     items = np.full((len(windows), width), -1, np.int64)
     for row, window in enumerate(windows):
         items[row, width - levels * len(window) + levels - 1 :: levels] = window

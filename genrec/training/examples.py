@@ -35,7 +35,7 @@ class HistoryWindows(Dataset):
             parts = np.minimum(parts, per_user)
         user = np.repeat(np.arange(len(histories)), parts)
         number = np.arange(len(user)) - np.repeat(np.cumsum(parts) - parts, parts)
-        self.items = histories.items
+        self.items, self.first = histories.items, histories.indptr[user]  # first: where the user's events begin
         self.stop = histories.indptr[user + 1] - number * size
         self.begin = np.maximum(histories.indptr[user], self.stop - size)
 
@@ -58,9 +58,10 @@ class LengthBatches(Sampler[list[int]]):
     meet is drawn anew each epoch; where batches are cut is not, so an epoch always has `len(self)` batches.
     """
 
-    def __init__(self, lengths: np.ndarray, tokens_per_item: int, batch_tokens: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, tokens_per_item: int, batch_tokens: int, seed: int, lead: int = 1) -> None:
+        """lead: tokens before the first item."""
         self.lengths, self.seed, self.epoch = lengths, seed, 0
-        self.cuts = length_cuts(1 + tokens_per_item * lengths, batch_tokens)
+        self.cuts = length_cuts(lead + tokens_per_item * lengths, batch_tokens)
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
@@ -77,16 +78,23 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class Collator:
-    """Windows -> `input_ids`, `attention_mask`, `labels` and, on request, `items` (see distillation.py), each int64 [B, T]."""
+    """Windows -> `input_ids`, `attention_mask`, `labels` and, on request, `items` (see distillation.py), each int64 [B, T].
+
+    index, cuts: of each window, its user index int64 [B, U] and how many items come before those that are learned (None: nobody
+    is known, and all are learned).
+    """
 
     def __init__(self, codes: np.ndarray, layout: TokenLayout, items: bool = False) -> None:
         self.codes, self.layout, self.items = codes, layout, items
 
-    def __call__(self, windows: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        tokens, mask = write_histories(windows, self.codes, self.layout)
-        labels = np.where(mask, tokens, IGNORED)
-        labels[tokens == self.layout.start] = IGNORED  # nothing comes before it, and nobody has to predict it
+    def __call__(
+        self, windows: list[np.ndarray], index: np.ndarray | None = None, cuts: np.ndarray | int = 0
+    ) -> dict[str, torch.Tensor]:
+        tokens, mask = write_histories(windows, self.codes, self.layout, index=index)
+        learned = self.layout.levels * (np.array([len(window) for window in windows]) - cuts)
+        # Nobody has to predict how a history begins: nothing comes before it.
+        labels = np.where(np.arange(tokens.shape[1]) >= tokens.shape[1] - learned[:, None], tokens, IGNORED)
         batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
         if self.items:
-            batch["items"] = item_ends(windows, self.layout.levels)
+            batch["items"] = item_ends(windows, self.layout)
         return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -31,8 +31,9 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Split
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_choice, check_integer
-from genrec.models.tokens import TokenLayout, write_histories
+from genrec.models.tokens import TokenLayout
 from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.preference_losses import candidate_log_probs, group_loss, preference_loss
@@ -78,8 +79,8 @@ class PostTrainingConfig:
 
 @dataclass(frozen=True, eq=False)
 class Rollouts(Dataset):
-    """histories: M lists of catalogue rows. items: candidates of each, int64 [M, G], -1 for an empty place. reference: their
-    log P before post-training, float32 [M, G]. values: what each is worth, float32 [M, G]; only GRPO looks at it.
+    """histories: M lists of catalogue rows, whole. items: candidates of each, int64 [M, G], -1 for an empty place. reference:
+    their log P before post-training, float32 [M, G]. values: what each is worth, float32 [M, G]; only GRPO looks at it.
     """
 
     histories: list[np.ndarray]
@@ -111,6 +112,7 @@ def post_train(
     exclude_seen: bool,
     start: float,
     seed: int = 0,
+    user_index: UserIndex | None = None,
 ) -> dict[str, Any]:
     """Post-train `model` in place and leave it at its best, or as it was. start: its validation score. Checkpoints live in
     `folder`; a run that was killed goes on from the last one.
@@ -118,12 +120,13 @@ def post_train(
     Returns what happened: prompts, the score of each epoch, which was kept (0: the model as it came). Raises `SettingError`
     where the rollouts teach nothing.
     """
-    ranker = BeamRanker(model, layout, snapshot, max(training.validation_beam, config.rollouts + 1), training.max_history)
+    widest, most = max(training.validation_beam, config.rollouts + 1), training.max_history
+    ranker = BeamRanker(model, layout, snapshot, widest, most, user_index=user_index)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     rollouts = make_rollouts(ranker, split.train, config, exclude_seen, seed)
     behind = -(-rollouts.items.shape[1] * (layout.levels - 1) // layout.levels)  # what candidates take, in items
-    lengths = np.array([len(history) for history in rollouts.histories]) + behind
-    batches = LengthBatches(lengths, layout.levels, training.batch_tokens, seed)
+    lengths = np.array([min(len(history), most) for history in rollouts.histories]) + behind
+    batches = LengthBatches(lengths, layout.levels, training.batch_tokens, seed, layout.lead)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
@@ -151,10 +154,10 @@ def post_train(
         model=model,
         args=arguments,
         train_dataset=rollouts,
-        data_collator=RolloutCollator(snapshot.codes, layout),
+        data_collator=RolloutCollator(ranker),
         callbacks=[MarkComplete()],
         batches=batches,
-        ranker=BeamRanker(model, layout, snapshot, training.validation_beam, training.max_history),
+        ranker=BeamRanker(model, layout, snapshot, training.validation_beam, most, user_index=user_index),
         questions=split.validation.sample(training.validation_users, seed),
         exclude_seen=exclude_seen,
     )
@@ -202,8 +205,7 @@ def make_rollouts(ranker: BeamRanker, train: Histories, config: PostTrainingConf
             f"None of {len(users)} rollouts tells a better item from a worse one. Raise post_training.rollouts (now "
             f"{config.rollouts}) or train longer, or leave post_training out."
         )
-    kept = found.select(np.flatnonzero(useful))
-    return Rollouts([history[-ranker.max_history :] for history in kept.histories], kept.items, kept.reference, kept.values)
+    return found.select(np.flatnonzero(useful))
 
 
 def advantages(right: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -225,12 +227,12 @@ class RolloutCollator:
     """Rollouts -> `input_ids`, `attention_mask` [B, T], `codes` [B, G, L], all int64; `reference`, `values` float32 [B, G];
     `there` bool [B, G]."""
 
-    def __init__(self, codes: np.ndarray, layout: TokenLayout) -> None:
-        self.codes, self.layout = codes, layout
+    def __init__(self, ranker: BeamRanker) -> None:
+        self.ranker, self.codes = ranker, ranker.snapshot.codes
 
     def __call__(self, some: list[Any]) -> dict[str, Tensor]:
         histories, items, reference, values = zip(*some, strict=True)
-        tokens, mask = write_histories(histories, self.codes, self.layout)
+        tokens, mask = self.ranker.prompts(histories, self.ranker.snapshot)
         rows = np.stack(items)
         batch = {
             "input_ids": tokens,

@@ -69,12 +69,15 @@ class TargetBatches(Sampler[list[int]]):
     """Batches of event numbers, one of each stretch, of nearly equal history lengths and at most `batch_tokens` tokens (those
     written included), in random order. Epoch e of seed s is always the same, as in `LengthBatches`."""
 
-    def __init__(self, targets: HistoryTargets, per_user: int, tokens_per_item: int, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self, targets: HistoryTargets, per_user: int, tokens_per_item: int, batch_tokens: int, seed: int, lead: int = 1
+    ) -> None:
+        """lead: tokens before the first item."""
         self.targets, self.seed, self.epoch = targets, seed, 0
         self.first, self.stop = targets.stretches(per_user)
         # The k-th shortest history drawn is never longer than the k-th shortest that could be drawn: these cuts always hold.
         longest = targets.lengths(self.stop - 1)
-        self.cuts = length_cuts(1 + tokens_per_item * (longest + 1), batch_tokens)
+        self.cuts = length_cuts(lead + tokens_per_item * (longest + 1), batch_tokens)
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
@@ -92,14 +95,19 @@ class TargetBatches(Sampler[list[int]]):
 
 
 class TargetCollator:
-    """Examples -> `input_ids` and `attention_mask`, int64 [B, T], for the encoder, `labels`, int64 [B, L], for the decoder."""
+    """Examples -> `input_ids` and `attention_mask`, int64 [B, T], for the encoder, `labels`, int64 [B, L], for the decoder.
+
+    index: the user index of each, int64 [B, U] (None: nobody is known). An example has one target: there is nothing to cut.
+    """
 
     def __init__(self, codes: np.ndarray, layout: TokenLayout) -> None:
         self.codes, self.layout = codes, layout
 
-    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, examples: list[Example], index: np.ndarray | None = None, cuts: np.ndarray | int = 0
+    ) -> dict[str, torch.Tensor]:
         histories, items, users = zip(*examples, strict=True)
-        tokens, mask = write_histories(histories, self.codes, self.layout, users)
+        tokens, mask = write_histories(histories, self.codes, self.layout, users, index)
         labels = self.layout.to_tokens(self.codes[list(items)])
         batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
         return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -39,6 +39,7 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
@@ -50,6 +51,7 @@ from genrec.training.processes import ShareCollator, Shares
 from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
+from genrec.training.user_index import ToldBatches, ToldCollator, ToldTargets, ToldWindows
 
 log = logging.getLogger(__name__)
 
@@ -183,14 +185,16 @@ def train(
     seed: int = 0,
     vectors: np.ndarray | None = None,
     mix: Mix | None = None,
+    user_index: UserIndex | None = None,
 ) -> TrainingResult:
     """Train `model`, a decoder or an encoder-decoder, in place and leave it at its best validation score. Checkpoints live in
     `folder`.
 
     snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
-    [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. Raises `SettingError`
-    for a split or a mix that this model cannot be trained on. Of several processes, each calls this with the same arguments; at
-    the end the model is trained in all of them, but with `config.fsdp` in the first one alone.
+    [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. user_index: of a layout
+    that has one. Raises `SettingError` for a split or a mix that this model cannot be trained on. Of several processes, each
+    calls this with the same arguments; at the end the model is trained in all of them, but with `config.fsdp` in the first one
+    alone.
     """
     processes.join()
     sharded = check_processes(config)
@@ -202,7 +206,7 @@ def train(
             )
         model.distillation = Distillation(model.config.hidden_size, vectors, config.distillation)
     if mix is None:
-        examples, batches, collator = _examples(model, layout, snapshot.codes, split.train, config, seed)
+        examples, batches, collator = _examples(model, layout, snapshot, split.train, config, seed, user_index)
     else:
         check_length(model, mix)
         examples, batches, collator = mix, MixBatches(mix, config.batch_tokens, seed), MixCollator(layout.pad)
@@ -245,7 +249,7 @@ def train(
         fsdp_config=sharding if sharded else None,
         **processes.trainer_arguments(sharded),
     )
-    ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history)
+    ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history, user_index=user_index)
     trainer = RecommendationTrainer(
         model=copy.deepcopy(model) if sharded else model,
         args=arguments,
@@ -282,19 +286,34 @@ def train(
 
 
 def _examples(
-    model: PreTrainedModel, layout: TokenLayout, codes: np.ndarray, histories: Histories, config: TrainingConfig, seed: int
+    model: PreTrainedModel,
+    layout: TokenLayout,
+    snapshot: Snapshot,
+    histories: Histories,
+    config: TrainingConfig,
+    seed: int,
+    user_index: UserIndex | None,
 ) -> tuple[Dataset, Batches, Callable[[list[Any]], dict[str, torch.Tensor]]]:
     """What the model learns from, in which batches, and how a batch is written."""
+    size = layout.levels, config.batch_tokens, seed, layout.lead
+    examples: Dataset
+    batches: Batches
+    collate: Collator | TargetCollator
     if model.config.is_encoder_decoder:
         targets = HistoryTargets(histories, config.max_history)
-        batches = TargetBatches(targets, config.targets_per_user, layout.levels, config.batch_tokens, seed)
-        return targets, batches, TargetCollator(codes, layout)
-    windows = HistoryWindows(histories, config.max_history, config.windows_per_user)
-    return (
-        windows,
-        LengthBatches(windows.lengths, layout.levels, config.batch_tokens, seed),
-        Collator(codes, layout, items=config.distillation > 0),
-    )
+        examples, batches = targets, TargetBatches(targets, config.targets_per_user, *size)
+        collate = TargetCollator(snapshot.codes, layout)
+        told: Dataset = ToldTargets(targets)
+    else:
+        windows = HistoryWindows(histories, config.max_history, config.windows_per_user)
+        kind = LengthBatches if user_index is None else ToldBatches
+        examples, batches = windows, kind(windows.lengths, *size)
+        collate = Collator(snapshot.codes, layout, items=config.distillation > 0)
+        told = ToldWindows(windows)
+    if user_index is None:
+        return examples, batches, collate
+    assert snapshot.vectors is not None
+    return told, batches, ToldCollator(collate, user_index, snapshot.vectors)
 
 
 def check_processes(config: TrainingConfig) -> bool:

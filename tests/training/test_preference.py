@@ -128,7 +128,7 @@ def test_prompts_are_training_histories_without_their_last_items(trained: Traine
         taken = known[tuple(found.histories[number].tolist())]
         best = found.items[number, 0 if method == "dpo" else int(found.values[number].argmax())]
         assert int(best) in taken
-    some = RolloutCollator(CODES, trained[1])([found[n] for n in range(4)])
+    some = RolloutCollator(ranker_of(trained))([found[n] for n in range(4)])
     now = candidate_log_probs(
         trained[0].eval(), ranker_of(trained).head, trained[1], some["input_ids"], some["attention_mask"], some["codes"]
     )
@@ -143,7 +143,7 @@ def test_the_item_that_was_taken_gains_on_what_the_beam_found_instead(trained: T
     assert (told["method"], len(told["epochs"])) == (method, 2)
     assert told["kept"] in (1, 2)
     rollouts = make_rollouts(ranker_of(trained), walkers().train, PostTrainingConfig("dpo", rollouts=6), False, 0)
-    batch = RolloutCollator(CODES, trained[1])([rollouts[n] for n in range(len(rollouts))])
+    batch = RolloutCollator(ranker_of(trained))([rollouts[n] for n in range(len(rollouts))])
 
     def margin(of: torch.nn.Module) -> float:
         with torch.no_grad():

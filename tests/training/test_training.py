@@ -1,6 +1,8 @@
 """Training: windows and batches, learning, early stopping, and a kill that changes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, leave_one_out
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
@@ -41,14 +44,25 @@ def run(
     vectors: np.ndarray | None = None,
     architecture: str = "decoder",
     dropout: float = 0.1,
+    index: tuple[int, ...] = (),
     **settings: object,
 ) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
-    shape = ModelConfig(architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=dropout)  # type: ignore[arg-type]
+    shape = ModelConfig(
+        architecture,
+        hidden_size=32,
+        layers=1,
+        heads=2,
+        feed_forward=64,
+        dropout=dropout,
+        user_index=index,  # type: ignore[arg-type]
+    )
     model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
-    result = train(model, layout, Snapshot.of(CODES, SIZES), split or walkers(), config, folder, False, 0, vectors)
+    split, snapshot = split or walkers(), replace(Snapshot.of(CODES, SIZES), vectors=vectors)
+    user_index = UserIndex.fit(split.train, vectors, index, 0) if index and vectors is not None else None
+    result = train(model, layout, snapshot, split, config, folder, False, 0, vectors, user_index=user_index)
     return model, result
 
 
@@ -124,31 +138,35 @@ def test_distillation_changes_weights_and_nothing_else(tmp_path: Path) -> None:
         run(tmp_path / "none", None, vectors, "encoder-decoder", distillation=0.5)
 
 
-@pytest.mark.parametrize(("architecture", "distillation"), [("decoder", 0.0), ("decoder", 0.5), ("encoder-decoder", 0.0)])
+@pytest.mark.parametrize(
+    ("architecture", "distillation", "index"),
+    [("decoder", 0.0, ()), ("decoder", 0.5, (4, 2)), ("encoder-decoder", 0.0, ()), ("encoder-decoder", 0.0, (4,))],
+)
 def test_a_killed_run_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, distillation: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, distillation: float, index: tuple[int, ...]
 ) -> None:
     vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
-    whole, expected = run(tmp_path / "whole", None, vectors, architecture, distillation=distillation)
+    settings = {"distillation": distillation, "index": index}
+    whole, expected = run(tmp_path / "whole", None, vectors, architecture, **settings)  # type: ignore[arg-type]
     calls = {"left": int(2.5 * expected.steps / 4)}
     collator = Collator if architecture == "decoder" else TargetCollator
     collate = collator.__call__
 
-    def killed(self: Collator, windows: list) -> dict:
+    def killed(self: Collator, *told: Any) -> dict:
         calls["left"] -= 1
         if calls["left"] < 0:
             raise KeyboardInterrupt
-        return collate(self, windows)
+        return collate(self, *told)
 
     with monkeypatch.context() as patch:
         patch.setattr(collator, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "killed", None, vectors, architecture, distillation=distillation)
+            run(tmp_path / "killed", None, vectors, architecture, **settings)  # type: ignore[arg-type]
     [last, *_] = sorted((tmp_path / "killed").glob("checkpoint-*"), reverse=True)
     half_written = last.with_name("checkpoint-999")
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text('{"best_met')
-    resumed, result = run(tmp_path / "killed", None, vectors, architecture, distillation=distillation)
+    resumed, result = run(tmp_path / "killed", None, vectors, architecture, **settings)  # type: ignore[arg-type]
     assert result.steps == expected.steps
     assert [e["eval_ndcg@10"] for e in result.history] == [e["eval_ndcg@10"] for e in expected.history]
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
