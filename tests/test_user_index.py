@@ -90,9 +90,16 @@ def recommender(indexed: Path) -> Recommender:
     return Recommender.load(indexed, "cpu")
 
 
-def test_an_encoder_decoder_finds_tastes_that_the_latest_item_hides(shop: tuple, tmp_path: Path) -> None:
-    t5 = {"model.architecture": "encoder-decoder", "model.user_index": [8, 4], "training.targets_per_user": 0}
-    out = fit(*shop, tmp_path / "t5", load_recipe(overrides=SHORT | t5))
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"model.architecture": "encoder-decoder", "training.targets_per_user": 0},
+        {"model.layers": 2, "model.heads": 4, "training.epochs": 20, "training.patience": 20},
+    ],
+    ids=["t5", "decoder"],
+)
+def test_a_model_finds_tastes_that_the_latest_item_hides(shop: tuple, tmp_path: Path, shape: dict) -> None:
+    out = fit(*shop, tmp_path / "shop", load_recipe(overrides=SHORT | {"model.user_index": [8, 4]} | shape))
     assert recall(out) > 0.9, "without it, five of fifteen liked items are a third"
     ranker = Recommender.load(out, "cpu").ranker
     history = np.arange(9)
