@@ -19,6 +19,10 @@ class TasksConfig:
     then codes. preference: a history of codes, then the categories and brands that prevail in it. yes_no: a history and an
     item, then whether it was taken. rating: a history and its next item, then the user's rating. explanation: the same, then
     what the user wrote. behaviour: what was done to each item of a history and what is done next, then codes.
+    recommendation_turn: what a user says they had, or a dialogue so far, then codes. critique: an item that was shown and what
+    is wanted instead, then codes. clarifying_question: a history and a vague wish, then the question which of its categories is
+    meant. reason: a history, an item and "why?", then what it shares with the latest item. chit_chat: a greeting, or a dialogue
+    that leads to no item, then a short answer.
     query_column: column of the interactions with what was searched for; None makes queries of brand and category.
     rating_column: with ratings. review_column: with texts of users. behaviour_column: with what was done, such as "viewed".
     dialogues: table of training dialogues (columns context, response, item_ids) for recommendation_turn and chit_chat.
@@ -67,7 +71,6 @@ class TasksConfig:
                 raise SettingError(f"tasks.{column} is for tasks.{task}, whose weight is 0. Give it one, or leave it out.")
         if self.query_column is not None and not self.search:
             raise SettingError("tasks.query_column is for tasks.search, whose weight is 0. Give it one, or leave it out.")
-
         if self.dialogues is not None and not (self.recommendation_turn or self.chit_chat):
             raise SettingError(
                 "tasks.dialogues is for tasks.recommendation_turn and tasks.chit_chat, whose weights are 0. Give one of them a "
