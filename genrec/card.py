@@ -124,9 +124,7 @@ def _index(result: Result, recipe: Recipe, data: str) -> list[dict[str, Any]]:
 def _reads(recipe: Recipe, codes: CodeTable, layout: TokenLayout) -> str:
     """What a request holds, and for language models how it is written in tokens."""
     most = recipe.training.max_history
-    text = (
-        f"A history: ids of items of its catalogue, oldest first, of which the latest {most} count; none at all is a new user."
-    )
+    text = f"A history: ids of items of its catalogue, oldest first; the latest {most} are read; none at all is a new user."
     if recipe.model.architecture == ONE_PASS:
         return text
     tokens = [int(token) for token in layout.to_tokens(np.asarray(codes.codes[:1]))[0]]

@@ -151,7 +151,7 @@ def _rule(data: dict[str, Any], context: Context, out: Reading) -> None:
 
 def _named(feeling: str, mention: str, context: Context, out: Reading) -> None:
     number = mention.removeprefix("#")
-    if mention.startswith("#") and number.isdigit() and 1 <= int(number) <= len(context.shown):
+    if mention.startswith("#") and number.isdecimal() and 1 <= int(number) <= len(context.shown):
         item_id = context.shown[int(number) - 1]
         link = Link(mention, item_id, context.title(item_id), "exact", 1.0)
     else:

@@ -6,6 +6,7 @@ and `talker.py` (a model speaks). Nothing of what is sent or answered goes to a 
     ChatModel("http://localhost:11434/v1", "qwen3").complete({"messages": [...]})["content"]
 """
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -15,6 +16,16 @@ from typing import Any
 from genrec.errors import GenrecError, SettingError
 
 MOST_READ = 2**20  # bytes of an answer
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the key would follow it to any host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class ChatModelError(GenrecError, RuntimeError):
@@ -40,11 +51,11 @@ class ChatModel:
         data = json.dumps({"model": self.model} | body).encode()
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with OPENER.open(request, timeout=self.timeout) as response:
                 message = json.loads(response.read(MOST_READ))["choices"][0]["message"]
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ChatModelError(f"The chat model at {self.url} cannot be reached: {error}.") from None
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise self.strange(f"an answer of chat completions ({type(error).__name__})") from None
         if not isinstance(message, dict):
             raise self.strange("an answer of chat completions (its message is no object)")

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from genrec.chat.link import Encode, Link, Linker
 from genrec.chat.read_rules import read
-from genrec.chat.reading import Context, Reader, Reading
+from genrec.chat.reading import LONGEST_MESSAGE, Context, Reader, Reading
 from genrec.chat.rules import Rule, where_of, with_rule
 from genrec.chat.scan import REF, places_of
 from genrec.chat.vocabulary import Vocabulary
@@ -33,6 +33,7 @@ from genrec.decoding.live import CatalogueVersion
 from genrec.errors import SettingError, check_integer
 from genrec.recommender import Recommendation, Recommender, Request
 
+USUAL = 5  # items of an answer
 MOST_KEPT = 500  # items of each list of a state
 Feeling = Literal["liked", "seen", "rejected"]
 FEELINGS: tuple[Feeling, ...] = ("liked", "seen", "rejected")
@@ -150,11 +151,19 @@ class Conversation:
     """Turns over one recommender. Holds no user's state, so many users may share one."""
 
     def __init__(
-        self, recommender: Recommender, reader: Reader = read, voice: Voice | None = None, k: int = 5, vectors: bool = True
+        self,
+        recommender: Recommender,
+        reader: Reader = read,
+        voice: Voice | None = None,
+        k: int | None = None,
+        vectors: bool = True,
     ) -> None:
-        """reader: what reads rules (default: the built-in grammar). voice: what speaks around the items. k: items per answer.
+        """reader: what reads rules (default: the built-in grammar). voice: what speaks around the items. k: items per answer
+        (default: five, or as many as the beam finds).
         vectors: whether names that no title resembles are looked for by the bundle's item vectors."""
-        check_integer("k", k, 1, recommender.bundle.serving.beam_width)
+        most = recommender.bundle.serving.beam_width
+        k = min(USUAL, most) if k is None else k
+        check_integer("k", k, 1, most)
         self.recommender, self.reader, self.voice, self.k = recommender, reader, voice or TemplateVoice(), k
         self._encode: Encode | None = self._vectors if vectors and not recommender.bundle.one_pass else None
 
@@ -194,8 +203,11 @@ class Conversation:
         version = self.recommender.catalogue.current
         context = self.context(state, version)
         problems: list[str] = []
-        why = _why(message, state, context)
-        reading = Reading(notes=[why]) if why else _answered(message, state, context) or self.reader(message, context)
+        # What is too long is for the reader to refuse: these two would look at every character many times.
+        short = len(message) <= LONGEST_MESSAGE
+        why = _why(message, state, context) if short else None
+        answered = _answered(message, state, context) if short else None
+        reading = Reading(notes=[why]) if why else answered or self.reader(message, context)
         after, removed = _applied(state, reading, context, problems)
         asks = after.asked is not None and not _changes(reading)  # first the answer, then items
         search = why is None and not asks and (reading.wants or _changes(reading))
@@ -301,7 +313,7 @@ def _why(message: str, state: State, context: Context) -> str | None:
     match = re.fullmatch(
         (
             rf"\s*why\s+(?:is\s+|did\s+you\s+(?:show|recommend"
-            rf"|choose)\s+)?({REF})(?:\s+\w+){{0,3}}\s*[?.]*\s*"
+            rf"|choose)\s+)?({REF})(?:\s+\w+){{0,3}}[\s?.]*"
         ),
         message,
         re.I,

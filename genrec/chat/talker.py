@@ -81,6 +81,8 @@ class Talker:
             body = {"messages": [{"role": "system", "content": TOLD}, *said], "tools": tools}
             given = self.model.complete(body | {"tool_choice": "auto" if left > 1 else "none"})
             wanted = given.get("tool_calls") or []
+            if not isinstance(wanted, list):
+                raise self.model.strange("a list of tool_calls")
             if not wanted:
                 prose = given.get("content")
                 if not isinstance(prose, str) and not answers:
@@ -104,14 +106,15 @@ class Talker:
         except (KeyError, TypeError):
             return "?", _error("This is no call of a function: it needs function.name and function.arguments."), None
         try:
+            given = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
+        except (ValueError, RecursionError):
+            return printable(name, 40), _error("The arguments are no JSON."), None
+        try:
             if number >= MOST_CALLS:
                 raise SettingError(f"At most {MOST_CALLS} tools may be called at once.")
-            given = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
             answer = self.toolbox.call(name, given)
         except GenrecError as error:
             return printable(name, 40), _error(str(error)), None
-        except ValueError:
-            return printable(name, 40), _error("The arguments are no JSON."), None
         return name, answer.json, answer
 
 

@@ -105,7 +105,7 @@ def _command(command: str, rest: str, state: State, conversation: Conversation, 
     if command == "/rules":
         rules = [f"{number}. {rule}" for number, rule in enumerate(state.rules, 1)]
         return state, "\n".join(rules) or "There is no rule."
-    place = int(rest) - 1 if rest.isdigit() and len(rest) < 4 else -1
+    place = int(rest) - 1 if rest.isdecimal() and len(rest) < 4 else -1
     if command == "/forget":
         if not 0 <= place < len(state.rules):
             return state, (

@@ -111,7 +111,7 @@ class Toolbox:
         [items] = self.recommender.recommend([history], explain=True, **keywords(request))
         return items
 
-    def conversation(self, k: int = 5) -> Conversation:
+    def conversation(self, k: int | None = None) -> Conversation:
         return Conversation(self.recommender, self.reader, k=k, vectors=self.vectors)
 
     def tools(self) -> list[tuple[Tool, str]]:
@@ -140,7 +140,7 @@ class Toolbox:
         data = json.loads(kept)
         return data["before"], State.from_json(data["state"], context.vocabulary)
 
-    def answer(self, name: str, wish: str, before: Sequence[str], state: State, k: int) -> Answer:
+    def answer(self, name: str, wish: str, before: Sequence[str], state: State, k: int | None) -> Answer:
         """One turn of a conversation, kept under `name`."""
         conversation = self.conversation(k)
         heard = conversation.listen(wish, state, before)
@@ -175,9 +175,10 @@ class Toolbox:
 def _item(reference: str, context: Context) -> str:
     place = reference.removeprefix("#")
     if reference.startswith("#") and place.isdecimal():
-        if not 1 <= int(place[:6]) <= len(context.shown):
+        number = int(place) if len(place) < 6 else 0
+        if not 1 <= number <= len(context.shown):
             raise UnknownItemError(f"{reference} is not among the {len(context.shown)} items last shown in this conversation.")
-        return context.shown[int(place) - 1]
+        return context.shown[number - 1]
     if reference in context.linker.row_of:
         return reference
     link = context.linker.link(reference)
@@ -207,12 +208,12 @@ def plain(value: Any) -> Any:
 
 def _recommend(box: Toolbox, given: dict[str, Any]) -> Answer:
     history = [*box.before, *box.known(given.get("history", []), "history")]
-    return box.answer(secrets.token_urlsafe(16), given["wish"], history, State(), given.get("k", 5))
+    return box.answer(secrets.token_urlsafe(16), given["wish"], history, State(), given.get("k"))
 
 
 def _refine(box: Toolbox, given: dict[str, Any]) -> Answer:
     before, state = box.load(given["conversation"], box.conversation(1).context(State()))
-    return box.answer(given["conversation"], given["wish"], before, state, given.get("k", 5))
+    return box.answer(given["conversation"], given["wish"], before, state, given.get("k"))
 
 
 def _weighed(box: Toolbox, given: dict[str, Any], references: Sequence[str]) -> tuple[list[Recommendation], State]:

@@ -4,10 +4,13 @@ In: batches of an Arrow table, or the size of an array. Out: a table or an array
 temporary files (TMPDIR names another) and are gone with the table or the array, also when the process is killed.
 """
 
+import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +28,7 @@ def large_array(size: int, dtype: DTypeLike) -> np.ndarray:
     if size <= STRETCH:
         return np.empty(size, dtype)
     length = size * np.dtype(dtype).itemsize
-    with tempfile.TemporaryFile() as file:
+    with _file() as file:
         try:
             if hasattr(os, "posix_fallocate"):  # or a full disk would end the process at the first page that has no place
                 os.posix_fallocate(file.fileno(), 0, length)
@@ -37,16 +40,34 @@ def large_array(size: int, dtype: DTypeLike) -> np.ndarray:
 
 
 def map_table(batches: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """The batches as one table on disk. Raises `DataError` where the disk has no room."""
-    with tempfile.TemporaryFile() as file:
+    """The batches as one table: in memory up to `STRETCH` rows, else on disk. Raises `DataError` where the disk has no room."""
+    coming = (batch.cast(schema) for batch in batches)
+    first: list[pa.Table] = []
+    for batch in coming:
+        first.append(batch)
+        if sum(map(len, first)) > STRETCH:
+            break
+    else:
+        return pa.concat_tables(first) if first else schema.empty_table()
+    file, written = _file(), 0
+
+    def write(work: Callable[..., Any], *arguments: Any) -> None:
         try:
-            with pa.ipc.new_file(file, schema) as writer:
-                for batch in batches:
-                    writer.write_table(batch.cast(schema))
-            file.flush()
+            work(*arguments)
         except OSError as error:
-            raise _no_room(f"more than {file.tell() / 2**30:.1f} GiB", error) from None
+            raise _no_room(f"more than {written / 2**30:.1f} GiB", error) from None
+
+    try:
+        writer = pa.ipc.new_file(file, schema)
+        for batch in chain(first, coming):
+            write(writer.write_table, batch)
+            written += batch.nbytes
+        write(writer.close)
+        write(file.flush)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    finally:
+        with contextlib.suppress(OSError):  # a full disk, which has been told
+            file.close()
     return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
 
 
@@ -71,6 +92,15 @@ def stretches(indptr: np.ndarray) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + STRETCH, "right")) - 1)
         yield first, last
         first = last
+
+
+def _file() -> BinaryIO:
+    try:
+        return tempfile.TemporaryFile()  # type: ignore[return-value]
+    except OSError as error:
+        raise DataError(
+            f"A folder for temporary files is needed, got: {error}. Set TMPDIR to one that can be written."
+        ) from None
 
 
 def _no_room(needed: str, error: OSError) -> DataError:

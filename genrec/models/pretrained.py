@@ -102,7 +102,7 @@ def load_grown(
     if longest is not None and longest < max_tokens:
         raise SettingError(
             f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
-            f"Lower training.max_history to {(longest - 1) // len(sizes) - 1} or less."
+            f"Lower training.max_history to {(longest - 1 - len(config.user_index)) // len(sizes) - 1} or less."
         )
     layout = _layout(config, text_tokenizer, embedding_rows(model), sizes)
     words = None if named is None else word_shares(named, layout, text_tokenizer)

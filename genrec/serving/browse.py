@@ -78,7 +78,7 @@ def _column(column: Column) -> ColumnOut:
 def search_rows(version: CatalogueVersion, query: str, limit: int) -> np.ndarray:
     """Rows of the items that can be found and whose title has every word of `query` in it, ignoring case, or whose id is
     `query`: int64 [at most limit]. The id first, then titles in which the first word stands early, then short titles."""
-    words = query.lower().split()[:MOST_WORDS]
+    words = pc.utf8_lower(pa.scalar(query)).as_py().split()[:MOST_WORDS]  # as the titles are
     if not words:
         return np.zeros(0, np.int64)
     texts = pc.fill_null(pc.cast(version.table.column(title_column(version.table.schema)), pa.string()), "")

@@ -12,6 +12,7 @@ Protocol: https://modelcontextprotocol.io/specification, 2025-03-26 to 2026-07-2
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ except ModuleNotFoundError as missing:
 
 log = logging.getLogger(__name__)
 
+TOGETHER = 32  # calls of tools at once; others wait
+
 ABOUT = (
     "Recommendations from one catalogue. Begin with recommend, go on with refine and the conversation that it gave; explain "
     "and compare say why. Every item returned exists and obeys the rules returned with it. Show titles as they come, name no "
@@ -42,6 +45,8 @@ ABOUT = (
 def make_server(toolbox_of: Callable[[Any], Toolbox]) -> "Server[Any]":
     """toolbox_of: the tools for a request: the HTTP request that brought it, None over standard input. It runs in a worker
     thread, as the tools do."""
+
+    pool = ThreadPoolExecutor(TOGETHER, "tools")
 
     async def list_tools(context: "ServerRequestContext[Any]", _: Any) -> types.ListToolsResult:
         tools = await run_in_threadpool(lambda: toolbox_of(context.request).tools())
@@ -54,7 +59,8 @@ def make_server(toolbox_of: Callable[[Any], Toolbox]) -> "Server[Any]":
         )
 
     async def call_tool(context: "ServerRequestContext[Any]", asked: types.CallToolRequestParams) -> types.CallToolResult:
-        return await run_in_threadpool(_called, toolbox_of, context.request, asked)
+        # Threads of its own: a tool waits for a search, and that needs one of the server's.
+        return await asyncio.get_running_loop().run_in_executor(pool, _called, toolbox_of, context.request, asked)
 
     return Server("genrec", version=__version__, instructions=ABOUT, on_list_tools=list_tools, on_call_tool=call_tool)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from genrec.data.mapped import large_array, parts
 from genrec.decoding.user_index import UserIndex
 from genrec.training.examples import HistoryWindows, LengthBatches
 from genrec.training.targets import HistoryTargets
@@ -67,7 +68,9 @@ class ToldTargets(Dataset):
     def __init__(self, targets: HistoryTargets) -> None:
         self.targets = targets
         # By chance, not by place: what users do every fourth time must be learned under an index too.
-        self.untold = np.random.default_rng(0).random(len(targets)) * UNTOLD < 1
+        self.untold, random = large_array(len(targets), bool), np.random.default_rng(0)
+        for part in parts(len(targets)):
+            self.untold[part] = random.random(part.stop - part.start) * UNTOLD < 1
 
     def __len__(self) -> int:
         return len(self.targets)

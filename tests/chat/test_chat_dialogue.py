@@ -140,3 +140,11 @@ def test_the_terminal_has_commands_and_survives_what_is_typed(conversation: Conv
     assert shown[6] == "There is no rule."
     assert "\x1b" not in "".join(shown)
     assert len(shown) == 9
+
+
+def test_a_narrow_beam_gives_fewer_items_instead_of_an_error(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = replace(recommender.bundle, serving=replace(recommender.bundle.serving, beam_width=3, k=3))
+    monkeypatch.setattr(recommender, "bundle", narrow)
+    assert Conversation(recommender).k == 3
+    with pytest.raises(SettingError, match="k must be an integer from 1 to 3, got 5"):
+        Conversation(recommender, k=5)

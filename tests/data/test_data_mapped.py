@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -105,7 +106,10 @@ def shards(folder: Path) -> pa.Table:
     return table
 
 
-def test_parquet_files_and_streams_are_read_onto_the_disk_and_are_the_table_that_they_were(tmp_path: Path) -> None:
+def test_parquet_files_and_streams_are_read_onto_the_disk_and_are_the_table_that_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "STRETCH", 100)
     table = shards(tmp_path / "events")
     expected = Interactions.from_table(table).table
     before = pa.total_allocated_bytes()
@@ -133,6 +137,47 @@ def test_a_full_disk_is_told_with_what_is_needed_and_where(tmp_path: Path, monke
     shards(tmp_path / "events")
     with pytest.raises(DataError, match=r"room for 0\.0 GiB of events in .*No space left.*set TMPDIR"):
         load_interactions(tmp_path / "events").histories(Catalogue.from_table(pa.table({"item_id": list(range(50))})))
+
+
+@pytest.mark.parametrize("folder", ["missing", "read-only"])
+def test_a_small_table_needs_no_folder_for_temporary_files_and_a_large_one_says_so(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards(tmp_path / "events")
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere" if folder == "missing" else "/proc")
+    assert len(load_interactions(tmp_path / "events"))
+    monkeypatch.setattr(mapped, "STRETCH", 3)
+    with pytest.raises(DataError, match="folder for temporary files is needed.*set TMPDIR|Set TMPDIR"):
+        load_interactions(tmp_path / "events")
+
+
+LIMITED = """
+import resource, signal, sys
+from genrec.data import load_interactions, mapped
+from genrec.errors import DataError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+mapped.STRETCH = 3
+try:
+    load_interactions(sys.argv[1])
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_while_a_table_is_written_is_told_too(tmp_path: Path) -> None:
+    shards(tmp_path / "events")
+    run = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "events")], capture_output=True, text=True)
+    assert "There must be room for more than" in run.stdout, run.stderr
+
+
+def test_what_goes_wrong_in_a_source_is_not_said_to_be_the_disk() -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield pa.table({"a": range(10)})
+        raise ConnectionError("no network")
+
+    with pytest.raises(ConnectionError, match="no network"):
+        mapped.map_table(broken(), pa.schema([("a", pa.int64())]))
 
 
 FILL = """

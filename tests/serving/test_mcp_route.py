@@ -1,5 +1,6 @@
 """/mcp of a real server with the SDK's own, unmodified client: both eras of the protocol, keys, several models, no log."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_an_mcp_client_holds_a_conversation_with_the_server(server: Running, bun
         assert "type string, got int" in wrong.content[0].text
 
     assistant(f"{server.url}/mcp", talk, mode=mode)
+
+
+def test_more_calls_at_once_than_the_server_has_threads_are_all_answered(server: Running) -> None:
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "recommend", "arguments": {"wish": "tea"}}}
+
+    async def ask_all() -> list[int]:
+        async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=60)) as http:
+            calls = [http.post(f"{server.url}/mcp", json=asked, headers=ASKS) for _ in range(60)]
+            return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    assert asyncio.run(ask_all()) == [200] * 60
 
 
 def test_keys_scopes_and_rates_hold_and_a_conversation_is_its_keys_alone(start: Callable[..., Running], tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def read_dialogues(source: Any, catalogue: Catalogue) -> tuple[Dialogues, str]:
         if not (_is_list(kind) if name == ITEM_IDS else is_text(kind) or (name == CONTEXT and _is_list(kind))):
             raise DataError(f"Column {name!r} of the dialogues table must hold {wanted}, got {kind}.")
     contexts = [[said] if isinstance(said, str) else list(said or []) for said in table.column(CONTEXT).to_pylist()]
+    silent = next((row for row, said in enumerate(contexts) if None in said), None)
+    if silent is not None:
+        raise DataError(f"Column {CONTEXT!r} of the dialogues table must hold texts, got an empty message in row {silent}.")
     ids = [list(map(str, some or [])) for some in table.column(ITEM_IDS).to_pylist()]
     rows = catalogue.rows([one for some in ids for one in some])
     unknown = [one for one, row in zip((one for some in ids for one in some), rows, strict=True) if row < 0]
