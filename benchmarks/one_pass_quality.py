@@ -42,6 +42,7 @@ ROWS: dict[str, dict] = {
     "composed": {},
     "ids": {"one_pass.parts": ["id"], "one_pass.id_dropout": 0.0},
     "codes": {"one_pass.parts": ["codes"], "one_pass.id_dropout": 0.0},
+    "codes and ids": {"one_pass.parts": ["codes", "id"]},
     "vectors": {"one_pass.parts": ["vectors"], "one_pass.id_dropout": 0.0},
     "codes and vectors": {"one_pass.parts": ["codes", "vectors"], "one_pass.id_dropout": 0.0},
     "loss codes": {"one_pass.loss": "codes", "one_pass.sampled": 0},
