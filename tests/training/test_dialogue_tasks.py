@@ -181,6 +181,8 @@ def test_turns_without_items_teach_talk(llm: Path, tmp_path: Path) -> None:
     found = samples(mix, words, "chit_chat")
     assert ("<|end|>\nUser: Hello!\nAssistant:", " Hello, friend.<|end|>") in found
     assert not any("Dune" in answer for _, answer in found)
+    greetings = [pair for pair in found if "I recommend items of this catalogue" in pair[1]]
+    assert len(greetings) == 1, "they are the example about nothing, and take no turn's place"
 
 
 def test_a_long_context_keeps_its_latest_messages(llm: Path, tmp_path: Path) -> None:

@@ -86,12 +86,12 @@ DIALOGUE_TASKS = (
         "Assistant recommends:{item}\nUser: I had {history} before. How does that fit?\nAssistant:",
     )),
     Task("chit_chat", "nothing", talk, (
-        Template("User: Hello!\nAssistant:", " Hello! What are you looking for?"),
-        Template("User: Hi there\nAssistant:", " Hi! Tell me what you liked."),
-        Template("User: Thank you!\nAssistant:", " You are welcome."),
-        Template("User: Good bye\nAssistant:", " Good bye!"),
-        Template("User: Who are you?\nAssistant:", " I recommend items of this catalogue."),
-        Template("User: How are you?\nAssistant:", " Fine, thanks. What are you looking for?"),
+        Template("{alone}User: Hello!\nAssistant:", " Hello! What are you looking for?"),
+        Template("{alone}User: Hi there\nAssistant:", " Hi! Tell me what you liked."),
+        Template("{alone}User: Thank you!\nAssistant:", " You are welcome."),
+        Template("{alone}User: Good bye\nAssistant:", " Good bye!"),
+        Template("{alone}User: Who are you?\nAssistant:", " I recommend items of this catalogue."),
+        Template("{alone}User: How are you?\nAssistant:", " Fine, thanks. What are you looking for?"),
         Template("{context}\nAssistant:", "{response}"),
     )),
 )  # fmt: skip
@@ -113,6 +113,8 @@ def dialogue_places(
         "shown": Place(lambda some, n: tokens[some.shown[n]], lambda some: np.where(some.shown < 0, 0, layout.levels)),
         "critique": critique(table, vocabulary, texts, words),
     }
+    # Nothing to read: it keeps greetings to the example that is about nothing, or they would stand in for most turns.
+    places["alone"] = Place(lambda some, n: np.zeros(0, np.int64), lambda some: np.where(some.turns < 0, 1, 0))
     if "category" in texts or "brand" in texts:
         places["question"] = question(train.items, texts, words)
     if "title" in texts:
