@@ -18,6 +18,7 @@ from genrec.data.splits import exclude_seen_by_default
 from genrec.evaluation.compare import compare, comparison_table
 from genrec.evaluation.evaluate import evaluate, report_table
 from genrec.fit import fit
+from genrec.manifest import MANIFEST
 from genrec.recipe import Recipe, build, load_recipe
 from genrec.recommender import Recommender
 from genrec.tables import read_tables, split_histories
@@ -28,9 +29,7 @@ def main() -> None:
     parser.add_argument("--items", required=True, type=Path)
     parser.add_argument("--interactions", required=True, type=Path)
     parser.add_argument("--recipe", required=True, type=Path)
-    parser.add_argument(
-        "--out", required=True, type=Path, help="folder of the two bundles; one that is there is not fitted again"
-    )
+    parser.add_argument("--out", required=True, type=Path, help="folder of the two bundles; a finished one is not fitted again")
     parser.add_argument("--index", default="32,32", help="codes per level of the index")
     parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="of both fits")
     arguments = parser.parse_args()
@@ -39,7 +38,7 @@ def main() -> None:
     results = []
     for name, more in (("without", {}), (f"index {levels}", {"model.user_index": levels})):
         folder = arguments.out / ("indexed" if more else "without")
-        if not folder.exists():
+        if not (folder / MANIFEST).exists():
             recipe = load_recipe(
                 arguments.recipe, {"evaluation.baselines": [], "evaluation.max_questions": 1} | settings | more
             )

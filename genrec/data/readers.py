@@ -103,7 +103,8 @@ def _read(
         raise DataError(
             f"{opened.label} must have every column name once, got {twice!r} {opened.names.count(twice)} times. Rename one."
         )
-    ids = [theirs for name, theirs in plan if name in (USER_ID, ITEM_ID)]
+    others = {theirs for name, theirs in plan if name not in (USER_ID, ITEM_ID)}
+    ids = [theirs for _, theirs in plan if theirs not in others]  # what is an id and more keeps its type
     table = _mapped(opened, chosen, ids) if on_disk and opened.stream else opened.load(chosen)
     return pa.table([table.column(theirs) for _, theirs in plan], names=[name for name, _ in plan])
 

@@ -20,6 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from genrec.data.interactions import Histories
+from genrec.data.mapped import stretches
 from genrec.errors import SettingError
 from genrec.tokenizers.das import user_vectors
 from genrec.tokenizers.residual import residual_codes, subtract_nearest
@@ -49,7 +50,9 @@ class UserIndex:
         users = np.flatnonzero(train.lengths)
         if len(users) > MOST_USERS:
             users = np.sort(np.random.default_rng(seed).choice(users, MOST_USERS, replace=False))
-        tastes = _tastes(train.select(users), vectors)
+        some = train.select(users)
+        parts = [_tastes(some.select(np.arange(*part)), vectors) for part in stretches(some.indptr)]
+        tastes = np.concatenate([np.zeros((0, vectors.shape[1]), np.float32), *parts])
         left = tastes[np.any(tastes, axis=1)]
         centroids = []
         for level, size in enumerate(sizes):

@@ -20,9 +20,8 @@ class TrainingConfig:
     latest ones; 0 for all. targets_per_user: items of one history that an encoder-decoder learns to write in an epoch, drawn
     anew each epoch from all parts of the history; 0 for all. The history is read again for each, so 4 make an epoch two to
     three times as long as a decoder's, and all make it seven times as long where histories are short and far longer where they
-    are long.
-    distillation: weight of a loss that lets the model's
-    state after an item's codes tell the item's vector, of which the codes are a part (UNGER's second stage); 0 for none.
+    are long. distillation: weight of a loss that lets the model's state after an item's codes tell the item's vector, of which
+    the codes are a part (UNGER's second stage); 0 for none.
     accumulation_steps: batches whose gradients are added up to one step; a step then reads so many times batch_tokens.
     gradient_checkpointing: keep less of each layer for the way back and compute it again, slower in less memory. report_to:
     names of the Trainer's reporters, such as "tensorboard", "wandb", "mlflow" or "trackio", whose packages must be installed.

@@ -151,6 +151,15 @@ def test_a_small_table_needs_no_folder_for_temporary_files_and_a_large_one_says_
         load_interactions(tmp_path / "events")
 
 
+def test_a_column_that_is_an_id_and_something_else_is_what_it_is_in_memory(tmp_path: Path) -> None:
+    table = pa.table({"u": [3, 1, 2], "item_id": ["a", "b", "a"]})
+    pq.write_table(table, tmp_path / "events.parquet")
+    columns = {"user_id": "u", "position": "u"}
+    read, expected = (load_interactions(source, columns=columns).table for source in (tmp_path / "events.parquet", table))
+    assert read.schema == expected.schema
+    assert table_hash(read) == table_hash(expected)
+
+
 LIMITED = """
 import resource, signal, sys
 from genrec.data import load_interactions, mapped
