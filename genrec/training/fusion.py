@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 POWERS, DECAYS = (0.5, 1.0), (0.5, 0.6, 0.7, 0.8)
 WEIGHTS = {
-    "cooccurrence": (0.0, 0.15, 0.3, 0.6, 1.2),
+    "cooccurrence": (0.0, 0.3, 0.6, 1.0, 1.5),
     "texts": (0.0, 0.1, 0.2, 0.4, 0.8),
     ONE_PASS: (0.0, 0.3, 0.6, 1.0, 2.0),
 }
