@@ -14,11 +14,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from genrec.chat.mentions import Mentions
+from genrec.models.tokens import TokenLayout
 from genrec.models.words import Texts, Words
 
 MOST_CONTEXT = 192  # tokens of a context; its earliest messages are left out beyond
 MOST_ANSWER = 96  # tokens of an answer that is learned; what is longer is left out, for a cut could go through an item
-USER, ASSISTANT = "\nUser:", "\nAssistant:"
+USER, ASSISTANT, RECOMMENDS = "\nUser:", "\nAssistant:", "\nAssistant recommends:"
 
 Parts = Sequence[str | int]  # of a message, in order: words, and catalogue rows of items
 
@@ -36,10 +37,25 @@ def parts_of(message: str, mentions: Mentions, among: Collection[int] = ()) -> l
     return [*parts, message[place:]]
 
 
-def spell_contexts(contexts: Sequence[Sequence[Parts]], tokens: np.ndarray, words: Words) -> Texts:
-    """Contexts [M] as token ids, each message with who says it. The user speaks last. tokens: codes of the items [N, L]."""
+def join(first: Parts, second: Parts) -> list[str | int]:
+    """Two messages, each beginning and ending with words, as one."""
+    return [*first[:-1], f"{first[-1]} {second[0]}", *second[1:]]
+
+
+def link_parts(message: str, links: Sequence[tuple[str, int]], mentions: Mentions) -> list[str | int]:
+    """As `parts_of`, where some names were linked to rows before, however they are spelled."""
+    for name, row in links:
+        before, found, after = message.partition(name)
+        if name and found:
+            rest = [link for link in links if link != (name, row)]
+            return [*link_parts(before, rest, mentions), row, *link_parts(after, rest, mentions)]
+    return parts_of(message, mentions)
+
+
+def spell_contexts(contexts: Sequence[Sequence[Parts]], codes: np.ndarray, layout: TokenLayout, words: Words) -> Texts:
+    """Contexts [M] as token ids, each message with who says it. The user speaks last. codes: of the items, int [N, L]."""
     speakers = words.literal(USER), words.literal(ASSISTANT)
-    spelled = iter(_spelled([parts for context in contexts for parts in context], tokens, words))
+    spelled = iter(_spelled([parts for context in contexts for parts in context], codes, layout, words))
     flat, lengths = [np.zeros(0, np.int64)], [0]
     for context in contexts:
         lines = [next(spelled) for _ in context]
@@ -54,22 +70,24 @@ def spell_contexts(contexts: Sequence[Sequence[Parts]], tokens: np.ndarray, word
     return Texts(np.concatenate(flat).astype(np.int32), np.cumsum(lengths))
 
 
-def spell_answers(answers: Sequence[Parts], tokens: np.ndarray, words: Words) -> Texts:
+def spell_answers(answers: Sequence[Parts], codes: np.ndarray, layout: TokenLayout, words: Words) -> Texts:
     """Answers as token ids, without who says them; one that names no item or is longer than `MOST_ANSWER` becomes empty."""
     spelled = [
         line if any(isinstance(part, int) for part in parts) and len(line) <= MOST_ANSWER else line[:0]
-        for parts, line in zip(answers, _spelled(answers, tokens, words), strict=True)
+        for parts, line in zip(answers, _spelled(answers, codes, layout, words), strict=True)
     ]
     lengths = np.cumsum([0, *map(len, spelled)])
     return Texts(np.concatenate([np.zeros(0, np.int64), *spelled]).astype(np.int32), lengths)
 
 
-def _spelled(messages: Sequence[Parts], tokens: np.ndarray, words: Words) -> list[np.ndarray]:
+def _spelled(messages: Sequence[Parts], codes: np.ndarray, layout: TokenLayout, words: Words) -> list[np.ndarray]:
     """Token ids of each message: int64 [n]."""
     texts = words.texts([part for parts in messages for part in parts if isinstance(part, str)])
     numbers = iter(range(len(texts)))
-    nothing = np.zeros(0, np.int64)
     return [
-        np.concatenate([nothing, *(texts[next(numbers)] if isinstance(part, str) else tokens[part] for part in parts)])
+        np.concatenate([
+            np.zeros(0, np.int64),
+            *(texts[next(numbers)] if isinstance(part, str) else layout.to_tokens(codes[part]) for part in parts),
+        ])
         for parts in messages
-    ]
+    ]  # fmt: skip

@@ -130,8 +130,8 @@ def dialogue_places(
     if dialogues is not None:
         mentions = Mentions(Linker(table, vocabulary))
         contexts = [[parts_of(message, mentions) for message in messages] for messages in dialogues.contexts]
-        places["context"] = text_of(spell_contexts(contexts, tokens, words), "turns")
-        places["spoken"] = text_of(spell_answers(answers_of(dialogues, mentions), tokens, words), "turns")
+        places["context"] = text_of(spell_contexts(contexts, codes, layout, words), "turns")
+        places["spoken"] = text_of(spell_answers(answers_of(dialogues, mentions), codes, layout, words), "turns")
         places["response"] = text_of(words.texts(dialogues.responses), "turns")
     return places
 
