@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from quick import QUICK
-from worlds import write_llm
 
 # Before torch is imported anywhere: worker processes that spin against each other are ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,7 +51,9 @@ def encoder_decoder_bundle(tmp_path_factory: pytest.TempPathFactory, shop: tuple
 
 @pytest.fixture(scope="session")
 def talking_bundle(tmp_path_factory: pytest.TempPathFactory, shop: tuple[Catalogue, Interactions]) -> Path:
-    """A bundle of `talk.yaml` with a tiny stand-in for its language model: it has learned to answer in words and items, badly."""
+    """A bundle of `talk.yaml` with a tiny stand-in for its language model: it answers in words and items, badly."""
+    from worlds import write_llm
+
     catalogue, interactions = shop
     folder = tmp_path_factory.mktemp("talk")
     llm = write_llm(folder / "llm", [*catalogue.table.column("title").to_pylist(), "You may like. Then try"] * 2)

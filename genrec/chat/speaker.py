@@ -19,8 +19,7 @@ from transformers import AutoTokenizer
 
 from genrec.chat.mentions import Mentions
 from genrec.chat.spelling import ASSISTANT, MOST_CONTEXT, RECOMMENDS, Parts, join, spell_contexts
-from genrec.chat.talker import unlisted
-from genrec.chat.words import printable
+from genrec.chat.words import unlisted
 from genrec.decoding.beam import beam_search
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
@@ -32,7 +31,6 @@ from genrec.models.pretrained import embedding_rows
 from genrec.models.words import Words
 from genrec.recommender import Recommender
 
-LONGEST_SPAN = 500  # characters of words without an item among them
 TAKEN_OUT = "…"  # in the place of a title that the model spelled
 HAD = "I have had"  # what the user had before the dialogue, as the tasks tell it
 
@@ -133,7 +131,7 @@ class Speaker:
         for mention in reversed(mentions.find(text)):
             if mention.rows:
                 text = text[: mention.start] + TAKEN_OUT + text[mention.end :]
-        return printable(unlisted(text.replace("\ufffd", "")), LONGEST_SPAN)
+        return unlisted(text.replace("\ufffd", ""))
 
 
 def check_speaks(recommender: Recommender) -> None:

@@ -1,4 +1,4 @@
-"""The bundle's own model as the voice: items and rules are guaranteed, whatever it says; words are cleaned; items stay items."""
+"""The bundle's own model as the voice: items and rules are guaranteed, whatever it says; its words are cleaned."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from genrec.models.words import Words
 from genrec.recommender import Recommender
 from genrec.training.tasks.preview import show
 
-MESSAGES = ["skin care under $40", "something else", "not Lumen", "more like the first", "any price is fine", "blue elephants"]
+MESSAGES = ["something under $40", "something else", "not Lumen", "not the first", "any price is fine", "blue elephants"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,10 @@ def test_rules_hold_and_titles_are_the_catalogues_whatever_the_model_says(recomm
     shown = 0
     for seed in range(3):
         torch.manual_seed(seed)
-        conversation, state = Conversation(recommender, speaker=Speaker(recommender, Limits(20, temperature=1.5))), State()
+        speaker = Speaker(recommender, Limits(20, temperature=1.0))
+        speaker.writable[::5] = False  # fewer words, so that items come more often
+        speaker.writable[1:300] = False
+        conversation, state = Conversation(recommender, speaker=speaker), State()
         said: set[str] = set()
         for message in MESSAGES:
             turn = conversation.turn(message, state, explain=False)
