@@ -247,12 +247,14 @@ def main() -> None:
     rows = {item_id: row for row, item_id in enumerate(ids)}
     parts = {name: Part(frame[frame["dialog_split"] == name], rows, False) for name in ("train", "valid", "test")}
     print(f"commit {commit}, items {table_hash(items)[:12]}, turns {table_hash(table)[:12]}, bundle {recommender.bundle.hash}, "
-          f"{recommender.bundle.metrics['weights']:,} weights, {arguments.passes} passes, {arguments.epochs} epochs", flush=True)  # fmt: skip
+          f"{recommender.bundle.metrics['weights']:,} weights, {arguments.passes} passes, {arguments.epochs} epochs",
+          flush=True)  # fmt: skip
     began = time.process_time()
-    votes = {"test": Asked(recommender, parts["test"]).scores()}
+    asked = Asked(recommender, parts["test"])
+    votes = {"test": asked.scores()}
     logging.info("Test turns ranked with %.0f s of CPU", time.process_time() - began)
     print(table_of({"the model alone": parts["test"].positions(votes["test"])}, parts["test"], "test"), flush=True)
-    Asked(recommender, parts["test"]).spoken(arguments.speak)
+    asked.spoken(arguments.speak)
     votes["valid"] = Asked(recommender, parts["valid"]).scores()
     fused(recommender.catalogue.current.table, parts, votes)
 
