@@ -93,7 +93,7 @@ class Speaker:
             if isinstance(span, ItemSpan):
                 parts.append(span.row)
                 continue
-            text, stop, _ = str(self.words.tokenizer.decode(span.tokens)).lstrip().partition("\n")
+            text, stop, _ = str(self.words.tokenizer.decode(list(span.tokens))).lstrip().partition("\n")
             parts.append(self._shown(text, mentions))
             if stop:  # a new line begins another's turn
                 break
