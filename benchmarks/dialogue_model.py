@@ -5,13 +5,13 @@
 A decoder from scratch with words of its own: byte pairs and a language model learned from the texts of the catalogue and the
 training dialogues (`base`), then `genrec fit` on the mix: items that a training dialogue names, one after the other, as
 histories; its turns as dialogues. Training dialogues alone (`dialog_split`) are read by any of it. Finished parts of --out are
-not made again, so a run that was stopped goes on. With --passes 1 --epochs 2
-training took 338 s of CPU time; the defaults are four times that.
+not made again, so a run that was stopped goes on. With --passes 1 --epochs 2 training took 338 s of CPU time; the defaults
+are four times that.
 
 Measured on the questions of opendialkg.py, all movies ranked: the model asked for codes alone ("... Assistant recommends:",
 beam of 50), and genrec's dialogue ranker with and without the model's log P as one more vote. On valid this is cross-fitted:
-weights learned on one half of its dialogues, questions of the other. Then the model speaks on test turns: whether each item
-spoken is one of the catalogue and not said before, how many are spoken, tokens a second of CPU time. Seed 0.
+weights learned on one half of its dialogues, questions of the other. Before that the model speaks on test turns: whether each
+item spoken is one of the catalogue and not said before, how many are spoken, tokens a second of CPU time. Seed 0.
 """
 
 import argparse
