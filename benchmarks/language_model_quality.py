@@ -162,8 +162,8 @@ def base(catalogue: Catalogue, recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-def language_model(shape: ModelConfig, words: int, rows: np.ndarray) -> Qwen3ForCausalLM:
-    """A Qwen3 of the shape of the recipe's decoder, trained on stretches of text [n, stretch]."""
+def language_model(shape: ModelConfig, words: int, rows: np.ndarray, epochs: int = int(BASE["epochs"])) -> Qwen3ForCausalLM:
+    """A Qwen3 of the shape of the recipe's decoder, trained on stretches of text [n, stretch], so many times."""
     model = Qwen3ForCausalLM(Qwen3Config(
         vocab_size=words, hidden_size=shape.hidden_size, intermediate_size=shape.feed_forward,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
@@ -178,7 +178,7 @@ def language_model(shape: ModelConfig, words: int, rows: np.ndarray) -> Qwen3For
         losses.append(found.detach())
         return found
 
-    steps = max(1, int(BASE["epochs"]) * len(rows) // batch)
+    steps = max(1, epochs * len(rows) // batch)
     train_on(rows, model, loss, steps=steps, batch_size=batch, learning_rate=BASE["learning_rate"], weight_decay=0.05,
              desc="Training the base")  # fmt: skip
     last = float(torch.stack(losses[-max(1, len(losses) // 20) :]).mean())

@@ -74,10 +74,6 @@ def _tables(verb: argparse.ArgumentParser, interactions: bool = True) -> None:
     verb.add_argument("--columns", action="append", default=[], metavar="NAME=YOURS", help=mapping)
 
 
-def _add_validate(verb: argparse.ArgumentParser) -> None:
-    _tables(verb)
-
-
 def _add_fit(verb: argparse.ArgumentParser) -> None:
     _tables(verb)
     verb.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the bundle goes")
@@ -213,6 +209,7 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--engine", choices=["torch", "vllm"], default="torch", help="who searches (default: %(default)s)")
     verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")
+    verb.add_argument("--voice", choices=["template", "model"], default="template", help="of the chat; model: the bundle's own")
     verb.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="histories searched together (default: %(default)s)")
     verb.add_argument("--most-waiting", type=int, default=1024, metavar="N", help="beyond it: 429 (default: %(default)s)")
@@ -227,6 +224,7 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-k", type=int, default=5, metavar="K", help="items per answer (default: %(default)s)")
     verb.add_argument("--reader", metavar="URL", help="a chat model (OpenAI-compatible, up to /v1) that reads the rules")
     verb.add_argument("--reader-model", default="default", metavar="NAME", help="its name (its key: $GENREC_READER_KEY)")
+    verb.add_argument("--voice", choices=["template", "model"], default="template", help="model: the bundle's own, if it can")
     verb.add_argument("--talker", metavar="URL", help="a chat model that speaks, with genrec's tools to call")
     verb.add_argument("--talker-model", default="default", metavar="NAME", help="its name (its key: $GENREC_TALKER_KEY)")
 
@@ -481,7 +479,7 @@ def _serve(args: argparse.Namespace) -> int:
     _quiet_transformers()
     run(ServerSettings(
         bundles_of(args.bundles), args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
-        args.timeout, args.engine, args.most_bytes, args.drain, filters_of(args.filter),
+        args.timeout, args.engine, args.most_bytes, args.drain, filters_of(args.filter), args.voice,
     ))  # fmt: skip
     return 0
 
@@ -493,7 +491,7 @@ def _chat(args: argparse.Namespace) -> int:
     _quiet_transformers()
     reader = ChatModel(args.reader, args.reader_model, os.environ.get("GENREC_READER_KEY")) if args.reader else None
     talker = ChatModel(args.talker, args.talker_model, os.environ.get("GENREC_TALKER_KEY")) if args.talker else None
-    run(args.bundle, ids_of(args.history), args.k, reader, talker)
+    run(args.bundle, ids_of(args.history), args.k, reader, talker, args.voice)
     return 0
 
 
@@ -571,13 +569,14 @@ _EXAMPLES = """examples:
   genrec serve runs/shop
   genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --filter 'cheap=price < 10'
   genrec chat runs/shop --history B001,B002
+  genrec chat runs/talk --voice model
   genrec mcp runs/shop
   genrec keys add keys.json web --scopes recommend events --rate 50
   genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain
 """
 
 VERBS: dict[str, tuple[Any, Any, str]] = {
-    "validate": (_validate, _add_validate, "Check two tables and say what is wrong with them and how to mend it."),
+    "validate": (_validate, _tables, "Check two tables and say what is wrong with them and how to mend it."),
     "fit": (_fit, _add_fit, "Two tables in, a recommender out: codes, language model, evaluation, bundle."),
     "preview": (_preview, _add_preview, "Show samples of the recipe's tasks, and what of them counts in the loss."),
     "tokenize": (_tokenize, _add_tokenize, "Give the items of a catalogue their codes, and say how good the codes are."),

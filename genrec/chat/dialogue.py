@@ -9,7 +9,8 @@ the catalogue.
     print(turn.text)
     turn = conversation.turn("more like the second, but newer than it", turn.state)
 
-Where another process searches: `listen` -> `Heard.history`, `Heard.request` -> search -> `answer`.
+Where another process searches: `listen` -> `Heard.history`, `Heard.request` -> search -> `answer`. With a speaker
+(`speaker.py`) the recommender's own model says words and items in one generation: `listen` -> `speak` -> `answer`.
 """
 
 import json
@@ -20,18 +21,22 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from genrec.chat import messages
 from genrec.chat.link import Encode, Link, Linker
+from genrec.chat.mentions import Mentions
 from genrec.chat.read_rules import read
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reader, Reading
 from genrec.chat.rules import Rule, where_of, with_rule
 from genrec.chat.scan import REF, places_of
+from genrec.chat.speaker import Speaker, Speech
 from genrec.chat.vocabulary import Vocabulary
-from genrec.chat.voice import Said, TemplateVoice, Voice, written
+from genrec.chat.voice import HELP, Said, TemplateVoice, Voice, interleaved, written
 from genrec.chat.words import printable, straight
 from genrec.data.catalogue import Catalogue
+from genrec.decoding.explain import weigh_all
 from genrec.decoding.live import CatalogueVersion
 from genrec.errors import SettingError, check_integer
-from genrec.recommender import Recommendation, Recommender, Request
+from genrec.recommender import Prepared, Recommendation, Recommender, Request
 
 USUAL = 5  # items of an answer
 MOST_KEPT = 500  # items of each list of a state
@@ -52,7 +57,7 @@ class Question:
 class State:
     """All that a conversation remembers. liked, seen: items that the user named, oldest first; both join the history. rejected,
     skipped: never shown again. shown: the last items, best first, with their reasons. include_seen: what the user had may
-    come again."""
+    come again. messages: for a speaker, the user's and the assistant's by turns: words, item id, words, item id ... words."""
 
     liked: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
@@ -66,6 +71,7 @@ class State:
     asked: Question | None = None
     include_seen: bool = False
     turns: int = 0
+    messages: tuple[list[str], ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"rules": [rule.to_json() for rule in self.rules]}, ensure_ascii=False)
@@ -116,7 +122,8 @@ class Offer:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """A message understood, before the search. search: whether items are to be looked for."""
+    """A message understood, before the search. search: whether items are to be looked for. before: what the user had before
+    the conversation."""
 
     state: State
     reading: Reading
@@ -128,6 +135,7 @@ class Heard:
     removed: tuple[Rule, ...] = ()
     problems: tuple[str, ...] = ()
     why: str | None = None
+    before: tuple[str, ...] = ()
 
     @property
     def links(self) -> list[Link]:
@@ -157,14 +165,17 @@ class Conversation:
         voice: Voice | None = None,
         k: int | None = None,
         vectors: bool = True,
+        speaker: Speaker | None = None,
     ) -> None:
         """reader: what reads rules (default: the built-in grammar). voice: what speaks around the items. k: items per answer
-        (default: five, or as many as the beam finds).
+        (default: five, or as many as the beam finds). speaker: the recommender's own model, which then says which items, at
+        most k, and the words between them; the voice says what was understood before that.
         vectors: whether names that no title resembles are looked for by the bundle's item vectors."""
         most = recommender.bundle.serving.beam_width
         k = min(USUAL, most) if k is None else k
         check_integer("k", k, 1, most)
         self.recommender, self.reader, self.voice, self.k = recommender, reader, voice or TemplateVoice(), k
+        self.speaker = speaker
         self._encode: Encode | None = self._vectors if vectors and not recommender.bundle.one_pass else None
 
     def _vectors(self, table: pa.Table) -> Any:
@@ -186,6 +197,13 @@ class Conversation:
         linker: Linker = version.caches["chat"]
         return linker
 
+    def mentions(self, version: CatalogueVersion) -> Mentions:
+        """The names of a version of the catalogue, made once for it."""
+        if "mentions" not in version.caches:
+            version.caches["mentions"] = Mentions(self.linker(version))
+        mentions: Mentions = version.caches["mentions"]
+        return mentions
+
     def context(self, state: State, version: CatalogueVersion | None = None) -> Context:
         linker = self.linker(version or self.recommender.catalogue.current)
         return Context(linker.vocabulary, linker, state.rules, state.shown, state.focus)
@@ -195,6 +213,9 @@ class Conversation:
         heard = self.listen(message, state, before)
         if not heard.search:
             return self.answer(heard, [])
+        if self.speaker is not None:
+            prepared = self.recommender.prepare([heard.history], heard.request)
+            return self.answer(heard, *self.speak(heard, prepared, explain))
         [items] = self.recommender.recommend([heard.history], explain=explain, **keywords(heard.request))
         return self.answer(heard, items)
 
@@ -210,7 +231,11 @@ class Conversation:
         reading = Reading(notes=[why]) if why else answered or self.reader(message, context)
         after, removed = _applied(state, reading, context, problems)
         asks = after.asked is not None and not _changes(reading)  # first the answer, then items
-        search = why is None and not asks and (reading.wants or _changes(reading))
+        talks = self.speaker is not None and why is None and not reading.greeting and bool(message.strip())
+        search = why is None and not asks and (reading.wants or _changes(reading) or talks)
+        if talks:
+            links = [*reading.liked, *reading.seen, *reading.rejected]
+            after = replace(after, messages=messages.heard(after.messages, message, links, self.mentions(version), version))
         history = [*before, *(item for item in after.history if item not in before)]
         gone = [*after.rejected, *after.skipped, *([] if after.include_seen else after.history)]
         had = any(rule.kind == "seen" for rule in after.rules)
@@ -218,25 +243,53 @@ class Conversation:
             self.k, None, False if after.include_seen else True if had else None,
             where_of(after.rules, context.vocabulary), list(dict.fromkeys(gone)), unsupported="ignore",
         )  # fmt: skip
-        return Heard(after, reading, version, context, search, history, request, tuple(removed), tuple(problems), why)
+        return Heard(
+            after, reading, version, context, search, history, request, tuple(removed), tuple(problems), why, tuple(before)
+        )
 
-    def answer(self, heard: Heard, items: Sequence[Recommendation]) -> Turn:
-        """What to say, given what the search found."""
+    def speak(self, heard: Heard, prepared: Prepared, explain: bool = True) -> tuple[list[Recommendation], Speech]:
+        """What the speaker says: its items, and all of it. prepared: of `heard`. Raises as `Recommender.recommend`."""
+        assert self.speaker is not None
+        version, [query] = prepared.version, prepared.queries
+        told = [messages.rows_in(message, version) for message in heard.state.messages]
+        before = version.rows(heard.before)
+        speech = self.speaker.say(told, before[before >= 0].tolist(), query, version, self.mentions(version))
+        found = [(speech.rows, speech.scores)]
+        weights = weigh_all(self.speaker.ranker, version.snapshot, prepared.queries, found) if explain else None
+        [items] = self.recommender.finish(prepared, found, weights)
+        return items, speech
+
+    def answer(self, heard: Heard, items: Sequence[Recommendation], speech: Speech | None = None) -> Turn:
+        """What to say, given what the search found, or what the speaker said of the items."""
         vocabulary, reading = heard.context.vocabulary, heard.reading
         offers = [_offer(item, heard.state.rules, vocabulary) for item in items]
         state = replace(heard.state, turns=heard.state.turns + 1)
-        if heard.search:
+        understood = reading.understood or bool(heard.problems)
+        searched = heard.search
+        if speech is not None:
+            if not offers and not understood and not reading.wants:
+                speech = None  # nothing was said about items on either side: the refusal is enough
+            searched = bool(offers) or (speech is not None and not speech.anything)
+        if speech is not None:
+            state = replace(state, messages=messages.answered(state.messages, speech, [offer.item_id for offer in offers]))
+        if searched:
             shown, reasons = tuple(offer.item_id for offer in offers), tuple(offer.why() for offer in offers)
             state = replace(state, shown=shown, reasons=reasons, focus=None)
         rules = [str(rule) for rule in state.rules]
         said = Said(
             links=[str(link) for link in heard.links], rules=rules, removed=[str(rule) for rule in heard.removed],
             notes=[*reading.notes, *heard.problems], unknown=reading.unknown, question=_question(state.asked),
-            searched=heard.search, found=len(offers), greeting=reading.greeting, changed=_changes(reading),
-            understood=reading.understood or bool(heard.problems),
+            searched=searched, found=len(offers), greeting=reading.greeting, changed=_changes(reading),
+            understood=understood or speech is not None,
         )  # fmt: skip
         before, after = self.voice(said)
-        text, words = written(before, offers, after), written(before, [], after)
+        if speech is not None:
+            lines = iter(offers)
+            spoken: list[str | Offer] = [part if isinstance(part, str) else next(lines) for part in speech.parts]
+            text, words = (interleaved(before, some, after) for some in (spoken, [p for p in spoken if isinstance(p, str)]))
+            text = text or HELP
+        else:
+            text, words = written(before, offers, after), written(before, [], after)
         return Turn(state, text, words, offers, rules, heard.links, reading.unknown)
 
 

@@ -6,9 +6,11 @@ the terminal.
 
     genrec chat runs/shop
     genrec chat runs/shop --history B001,B002
+    genrec chat runs/shop --voice model
     genrec chat runs/shop --talker http://localhost:11434/v1 --talker-model qwen3
 
-With `--talker` a chat model speaks and calls the tools of `tools.py`; the commands are then only `/quit`.
+With `--voice model` the bundle's own language model says which items and the words between them (`speaker.py`). With
+`--talker` a chat model speaks and calls the tools of `tools.py`; the commands are then only `/quit`.
 """
 
 import contextlib
@@ -16,24 +18,35 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genrec.chat.ask_rules import AskedReader
 from genrec.chat.chat_model import ChatModel
 from genrec.chat.dialogue import Conversation, State
 from genrec.chat.read_rules import read
+from genrec.chat.speaker import Speaker
 from genrec.chat.talker import Talker
 from genrec.chat.tools import Toolbox
 from genrec.chat.voice import HELP
 from genrec.chat.words import printable
-from genrec.errors import GenrecError, UnknownItemError
+from genrec.errors import GenrecError, SettingError, UnknownItemError
 from genrec.recommender import Recommender
 
 COMMANDS = "/rules  /forget N  /why N  /quit"
 
 
-def run(bundle: Path, history: Sequence[str], k: int, reader: ChatModel | None, talker: ChatModel | None) -> None:
-    """Load and talk. reader: a chat model that reads the rules (None: the built-in grammar). talker: one that speaks."""
+def run(
+    bundle: Path,
+    history: Sequence[str],
+    k: int,
+    reader: ChatModel | None,
+    talker: ChatModel | None,
+    voice: Literal["template", "model"] = "template",
+) -> None:
+    """Load and talk. reader: a chat model that reads the rules (None: the built-in grammar). talker: one that speaks. voice:
+    "model" for the bundle's own. Raises `SettingError` for a talker beside the bundle's own model."""
+    if talker is not None and voice == "model":
+        raise SettingError("Either a chat model speaks (--talker) or the bundle's own (--voice model). Leave one of them out.")
     recommender = Recommender.load(bundle)
     read_by = AskedReader(**vars(reader)) if reader else read
     if talker is not None:
@@ -42,7 +55,8 @@ def run(bundle: Path, history: Sequence[str], k: int, reader: ChatModel | None, 
     strange = [item for item, row in zip(history, recommender.catalogue.current.rows(history), strict=True) if row < 0]
     if strange:
         raise UnknownItemError(f"--history must name items of the catalogue, got {strange[0]!r}.")
-    chat(Conversation(recommender, read_by, k=k), typed(), before=history)
+    speaker = Speaker(recommender) if voice == "model" else None
+    chat(Conversation(recommender, read_by, k=k, speaker=speaker), typed(), before=history)
 
 
 def typed() -> Iterator[str]:

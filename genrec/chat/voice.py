@@ -78,5 +78,15 @@ class TemplateVoice:
 
 def written(before: str, items: Sequence[Line], after: str) -> str:
     """The whole answer: the voice's words, and the items as the catalogue has them."""
-    lines = [f"{item.rank}. {item.title}{f' — {why}' if (why := item.why()) else ''}" for item in items]
-    return "\n".join(part for part in (before, *lines, after) if part)
+    return "\n".join(part for part in (before, *map(_line, items), after) if part)
+
+
+def interleaved(before: str, spoken: Sequence[str | Line], after: str) -> str:
+    """The whole answer of a speaker: what was understood, then its words and the items as they came, each item on a line."""
+    lines = [part if isinstance(part, str) else _line(part) for part in spoken]
+    # A full stop or a comma behind an item has nothing to say on a line of its own.
+    return "\n".join(line for line in (before, *lines, after) if any(map(str.isalnum, line)))
+
+
+def _line(item: Line) -> str:
+    return f"{item.rank}. {item.title}{f' — {why}' if (why := item.why()) else ''}"

@@ -11,9 +11,11 @@ import re
 import unicodedata
 from functools import lru_cache
 
+MOST_LINES, LONGEST_LINE = 20, 500  # of a model's own words
 LONGEST_SHOWN = 120  # characters of a title or of quoted words in an answer
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+_LISTED = re.compile(r"^\s*(?:\(?\d{1,3}[.):]|[a-zA-Z][.)]\s|[-*+•‣–—|#>]|\*\*\d)")
 _ARTICLES = r"the|a|an"
 _MOVED_ARTICLE = re.compile(rf"^(.*),\s*({_ARTICLES})$", re.I)
 _FIRST_ARTICLE = re.compile(rf"^(?:{_ARTICLES})\s+(?=\S)")
@@ -26,6 +28,12 @@ def printable(text: object, most: int = LONGEST_SHOWN) -> str:
     line = "".join(" " if c in "\t\n\r" else c for c in line if c in "\t\n\r" or unicodedata.category(c)[0] != "C")
     line = re.sub(r"\s+", " ", line).strip()
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def unlisted(prose: str) -> str:
+    """The model's words without lines that look like items of a list: those are written from the catalogue alone."""
+    lines = [line for line in prose.splitlines() if line.strip() and not _LISTED.match(line)]
+    return "\n".join(printable(line, LONGEST_LINE) for line in lines[:MOST_LINES])
 
 
 def straight(text: str) -> str:

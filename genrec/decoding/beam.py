@@ -14,6 +14,7 @@ Legend: `B` users, `T` history tokens, `L` levels, `W` beams, `C` children, `V` 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers import PreTrainedModel
 from genrec.decoding.allowed import Allowed
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
-from genrec.decoding.steps import Head, start
+from genrec.decoding.steps import Head, Steps, start
 from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 
@@ -55,12 +56,40 @@ def beam_search(
     """
     allowed = allowed or Allowed()
     widths, narrower = _widths(beam_width, index.levels, tokens.device)
-    static = tokens.device.type != "cpu" if static is None else static
     if not len(index):
         return tokens.new_full((len(tokens), k), -1), torch.full((len(tokens), k), -torch.inf, device=tokens.device)
     steps = start(model, tokens, mask)
-    hidden = steps.hidden
-    nodes, scores = tokens.new_zeros(len(tokens), 1), torch.zeros(len(tokens), 1, device=tokens.device)
+    found = search(steps, steps.hidden, head, index, layout, widths, narrower, allowed, static)
+    return _best(found.scores, index.rows_at(found.positions), k)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search ends with, in code order. scores: float32 [B, M], -inf where no allowed item is. positions: of the index's
+    code order, int64 [B, M]. codes: the last one of each, int64 [B, M]. parents: the beam that it continues, int64 [M]."""
+
+    scores: Tensor
+    positions: Tensor
+    codes: Tensor
+    parents: Tensor
+
+
+def search(
+    steps: Steps,
+    hidden: Tensor,
+    head: Head,
+    index: Index,
+    layout: TokenLayout,
+    widths: Sequence[int],
+    narrower: Tensor | None,
+    allowed: Allowed,
+    static: bool | None = None,
+) -> Found:
+    """The search itself, from wherever `steps` are: hidden [B, 1, H] is what stands before the first code. widths: beams per
+    level [L]; narrower: as in `_beams`, [B, L]. The last codes are not yet written into `steps`. The index is not empty."""
+    static = hidden.device.type != "cpu" if static is None else static
+    nodes = torch.zeros(len(hidden), 1, dtype=torch.int64, device=hidden.device)
+    scores = torch.zeros(len(hidden), 1, device=hidden.device)
     first = layout.base
     for level, size in enumerate(layout.sizes):
         log_probs = head.log_probs(hidden, first, size)
@@ -68,13 +97,14 @@ def beam_search(
         grown = scores.unsqueeze(-1) + log_probs.gather(-1, codes)
         grown = grown.masked_fill(below == 0, -torch.inf).flatten(1)
         if level == index.levels - 1:
-            break
+            parents = torch.arange(grown.shape[1], device=grown.device) // children.shape[-1]
+            return Found(grown, children.flatten(1), codes.flatten(1), parents)
         scores, chosen = _beams(grown, widths[level], None if narrower is None else narrower[:, level, None], static)
         parents = chosen // children.shape[-1]
         nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
         hidden = steps.advance(first + codes, parents)
         first += size
-    return _best(grown, index.rows_at(children.flatten(1)), k)
+    raise AssertionError("an index has at least one level")
 
 
 def _beams(scores: Tensor, width: int, narrower: Tensor | None, static: bool) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """Texts as token ids of a pretrained model's own tokenizer.
 
 In: texts. Out: `Texts`, all their token ids in one flat array. A text is always one token sequence of its own, begun as after a
-space; no text becomes a special token or a code, whatever a catalogue or a user has written into it.
+space; no text becomes a code or a token that steers the model (a special one, or one added later, such as `<think>`),
+whatever a catalogue or a user has written into it.
 
 Legend: `N` texts, `W` tokens of all of them.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +60,36 @@ class Words:
             )
         return int(self.tokenizer.eos_token_id)
 
+    @cached_property
+    def control(self) -> dict[int, str]:
+        """The tokens that are no words, and how they are written: special ones and all that were added to the spelling."""
+        added = {number: token.content for number, token in self.tokenizer.added_tokens_decoder.items()}
+        special = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
+        return {number: text for number, text in (added | dict(special)).items() if len(text) > 1}
+
+    def writable(self, rows: int) -> np.ndarray:
+        """Which of a model's `rows` tokens are words of a text: bool [rows]."""
+        words = np.arange(rows) < min(self.stop, len(self.tokenizer))
+        words[[number for number in self.control if number < rows]] = False
+        return words
+
+    @cached_property
+    def _typed(self) -> re.Pattern[str] | None:
+        """Finds what somebody typed that would be read as a token which steers, though it is not called special."""
+        texts = sorted(set(self.control.values()) - set(self.tokenizer.all_special_tokens), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts))) if texts else None
+
+    def _spell(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text; what reads like a token that steers is spelled in two pieces."""
+        pieces = [self._apart(text) for text in texts]
+        flat = [piece for some in pieces for piece in some]
+        spelled = iter(self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True)["input_ids"] if flat else [])
+        return [list(itertools.chain.from_iterable(next(spelled) for _ in some)) for some in pieces]
+
+    def _apart(self, text: str) -> list[str]:
+        typed = self._typed.search(text) if self._typed else None
+        return [text] if typed is None else [text[: typed.start() + 1], *self._apart(text[typed.start() + 1 :])]
+
     def literal(self, text: str) -> np.ndarray:
         """Token ids of words of ours, all of them: int64 [n]."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
@@ -71,8 +103,7 @@ class Words:
             batch = [text.strip()[: CHARACTERS * self.most] for text in texts[begin : begin + BATCH]]
             # Behind a space, as words in a sentence are. Nothing is left of a blank text.
             spaced = [f" {text}" if text else "" for text in batch]
-            spelled = self.tokenizer(spaced, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            cut = [ids[: self.most] for ids in spelled]
+            cut = [ids[: self.most] for ids in self._spell(spaced)]
             lengths.append(np.array([len(ids) for ids in cut], np.int64))
             tokens.append(np.fromiter(itertools.chain.from_iterable(cut), np.int32))
         found = np.concatenate(tokens)

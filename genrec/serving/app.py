@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -50,7 +50,7 @@ from genrec.serving.schemas import (
     VersionOut,
 )
 from genrec.serving.security import DeniedError, TooFastError
-from genrec.serving.shared import Server, check_known, plain
+from genrec.serving.shared import Server, check_known, in_time, plain
 from genrec.serving.store import ConflictError, Event, StoreError
 
 log = logging.getLogger(__name__)
@@ -274,12 +274,12 @@ def _prepare(server: Server, model: ServedModel, body: RecommendationsIn, histor
 
 async def _search(server: Server, model: ServedModel, prepared: Prepared, explain: bool) -> list[list[Recommendation]]:
     future = model.engine.submit(prepared.queries, prepared.version)
-    found: Found = await _in_time(server, asyncio.wrap_future(future))
+    found: Found = await in_time(server, asyncio.wrap_future(future))
     started = time.perf_counter()
     for query, (rows, _) in zip(prepared.queries, found, strict=True):
         server.metrics.count_items(model.name, rows)
         server.metrics.short.labels(model.name).inc(len(rows) < query.k)
-    weights = await _in_time(server, _weights(model, prepared, found)) if explain else None
+    weights = await in_time(server, _weights(model, prepared, found)) if explain else None
     answers = await run_in_threadpool(model.recommender.finish, prepared, found, weights)
     server.metrics.observe(model.name, "finish_seconds", time.perf_counter() - started)
     return answers
@@ -295,13 +295,6 @@ async def _weights(model: ServedModel, prepared: Prepared, found: Found) -> Weig
         of_one: Weights = await asyncio.wrap_future(model.engine.weigh([query], [one], prepared.version))
         weights += of_one
     return weights
-
-
-async def _in_time(server: Server, work: Awaitable[Any]) -> Any:
-    try:
-        return await asyncio.wait_for(work, server.timeout)
-    except TimeoutError:
-        raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
 
 
 async def follow(server: Server) -> None:

@@ -7,10 +7,13 @@ Nothing need be kept by the client but the messages, as OpenAI's clients do: the
 under a digest of key, model, user and all messages up to the answer, so it is found again by whoever sends the same messages
 back, and by nobody else.
 
+Where the server speaks with the bundle's own model (`--voice model`), the lines of the items stand between its words.
+
 A conversation with `session` is found by that name instead, among those of the same API key and user. Messages that the server
 never answered are read again without searching.
 """
 
+import asyncio
 import hashlib
 import json
 import time
@@ -27,12 +30,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from genrec.chat.dialogue import Conversation, Heard, State, Turn
 from genrec.chat.rules import Rule
+from genrec.chat.speaker import Speech
 from genrec.errors import SettingError
 from genrec.recommender import Prepared, Recommendation, Request
-from genrec.serving.engine import ClosedError
+from genrec.serving.engine import ClosedError, TorchEngine
 from genrec.serving.models import ServedModel
 from genrec.serving.schemas import Id, Ids, Where
-from genrec.serving.shared import Server, check_known, plain
+from genrec.serving.shared import Server, check_known, in_time, plain
 
 MOST_MESSAGES = 400
 MOST_REPLAYED = 20  # user messages read again where no state is kept
@@ -173,7 +177,7 @@ def add_chat(router: APIRouter, server: Server, enter: Any, search: Search) -> N
 
 
 async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, search: Search) -> tuple[Turn, int]:
-    conversation = Conversation(model.recommender, vectors=False)
+    conversation = Conversation(model.recommender, vectors=False, speaker=model.speaker)
 
     def listen() -> Heard:
         before = server.store.histories(model.name, [body.user])[0] if body.user is not None else body.history or []
@@ -190,10 +194,17 @@ async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, sear
 
     heard = await run_in_threadpool(listen)
     items: list[Recommendation] = []
+    speech: Speech | None = None
     if heard.search:
         prepared = await run_in_threadpool(model.recommender.prepare, [heard.history], heard.request, body.user and [body.user])
-        [items] = await search(server, model, prepared, True)
-    turn = await run_in_threadpool(conversation.answer, heard, items)
+        if model.speaker is None:
+            [items] = await search(server, model, prepared, True)
+        else:
+            assert isinstance(model.engine, TorchEngine)  # no other has the model in this process
+            work = model.engine.call(lambda: conversation.speak(heard, prepared))
+            items, speech = await in_time(server, asyncio.wrap_future(work))
+            server.metrics.count_items(model.name, speech.rows)
+    turn = await run_in_threadpool(conversation.answer, heard, items, speech)
     digest = _digest(key, body.user, body.session, [*body.messages, _reply(turn)])
     await run_in_threadpool(server.store.save_session, model.name, digest, turn.state.to_json(), body.user)
     return turn, heard.version.number

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from genrec.chat.speaker import Speaker
 from genrec.decoding.changes import Change
 from genrec.decoding.live import CatalogueVersion, LiveCatalogue
 from genrec.errors import GenrecError, SettingError, nearest
@@ -31,8 +32,11 @@ class UnknownModelError(GenrecError):
 class ServedModel:
     """One bundle that answers. Close it when nobody needs it: what it was asked is answered first."""
 
-    def __init__(self, name: str, recommender: Recommender, store: Store, engine: Engine) -> None:
-        self.name, self.recommender, self.store, self.engine = name, recommender, store, engine
+    def __init__(
+        self, name: str, recommender: Recommender, store: Store, engine: Engine, speaker: Speaker | None = None
+    ) -> None:
+        """speaker: speaks in the chat, where the bundle's own model does."""
+        self.name, self.recommender, self.store, self.engine, self.speaker = name, recommender, store, engine, speaker
         self.live = recommender.catalogue
         self.base = recommender.bundle.codes.hash
         self.turn, self._closed = threading.RLock(), False

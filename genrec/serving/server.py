@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from genrec.chat.speaker import Speaker
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.recommender import Recommender
 from genrec.serving.app import make_app
@@ -36,7 +37,8 @@ class ServerSettings:
     """bundles: model name -> folder. store: database URL. keys: key file (None: everybody may, on loopback). batch: histories
     searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
     answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests
-    under way get when the server is told to stop. filters: rules prepared for every model, name -> `where`.
+    under way get when the server is told to stop. filters: rules prepared for every model, name -> `where`. voice: who speaks
+    in the chat, a "template" or the bundle's own "model", which needs the engine "torch".
     """
 
     bundles: dict[str, Path]
@@ -52,9 +54,11 @@ class ServerSettings:
     most_bytes: int = 4 * 2**20
     drain: int = 30
     filters: dict[str, str] = field(default_factory=dict)
+    voice: Literal["template", "model"] = "template"
 
     def __post_init__(self) -> None:
         check_choice("engine", self.engine, ["torch", "vllm"])
+        check_choice("voice", self.voice, ["template", "model"])
         check_integer("port", self.port, 0, 65_535)
         check_integer("most_bytes", self.most_bytes, 1)
         if not self.timeout > 0:
@@ -96,7 +100,8 @@ def build_app(
         recommender.recent_rules.observe = partial(metrics.count_rule, name)
         for label, where in settings.filters.items():
             recommender.prepare_filter(label, where=where)
-        model = ServedModel(name, recommender, store, (make_engine or usual)(name, recommender))
+        speaker = Speaker(recommender) if settings.voice == "model" else None
+        model = ServedModel(name, recommender, store, (make_engine or usual)(name, recommender), speaker)
         metrics.watch(
             name, lambda: model.engine.waiting, lambda: model.engine.ready, lambda: model.live.current.number,
             lambda: len(model.live.current),

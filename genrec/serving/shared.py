@@ -1,10 +1,12 @@
 """What the routes of the HTTP API share."""
 
+import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 
 from genrec.decoding.live import CatalogueVersion
 from genrec.errors import UnknownItemError
@@ -20,6 +22,14 @@ class Server:
     def __init__(self, models: Models, store: Store, gate: Gate, metrics: Metrics, timeout: float) -> None:
         self.models, self.store, self.gate, self.metrics, self.timeout = models, store, gate, metrics, timeout
         self.draining = threading.Event()
+
+
+async def in_time(server: Server, work: Awaitable[Any]) -> Any:
+    """What `work` gives, or 504 where that takes longer than the server's timeout."""
+    try:
+        return await asyncio.wait_for(work, server.timeout)
+    except TimeoutError:
+        raise HTTPException(504, f"There was no answer within {server.timeout:g} s.") from None
 
 
 def check_known(name: str, item_ids: Sequence[str], version: CatalogueVersion) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from servers import Running
+from transformers import AutoTokenizer
 
 from genrec.bundle import read_bundle
+from genrec.chat import speaker
+from genrec.decoding.speak import ItemSpan, Span, WordSpan
+from genrec.errors import SettingError
 from genrec.serving.chat import for_markdown
 from genrec.serving.client import Client
 from genrec.serving.security import make_key
@@ -191,3 +196,35 @@ def test_sessions_are_kept_replaced_and_expire(url: str, monkeypatch: pytest.Mon
     store.save_session("shop", "new", "{}")
     assert store.session("other", "a") is None
     store.close()
+
+
+def test_where_the_bundles_own_model_speaks_its_words_stand_between_the_items(
+    start: Callable[..., Running], talking_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = AutoTokenizer.from_pretrained(talking_bundle)(" You *may* like")["input_ids"]
+    asked = []
+
+    def spoken(ranker: object, prompt: np.ndarray, *rest: object) -> list[Span]:
+        asked.append(len(prompt))
+        return [WordSpan(tuple(words)), ItemSpan(3, -1.5), ItemSpan(5, -2.0)]
+
+    monkeypatch.setattr(speaker, "speak", spoken)
+    server = start(bundles={"shop": talking_bundle}, voice="model")
+    table = read_bundle(talking_bundle).catalogue.table
+    first = ask(server, "under $1000")
+    lines = (first.choices[0].message.content or "").splitlines()
+    assert lines[1] == r"You \*may\* like"
+    assert [line[:3] for line in lines[2:]] == ["1. ", "2. "]
+    assert [item["item_id"] for item in attached(first)["items"]] == [table["item_id"][row].as_py() for row in (3, 5)]
+    assert [item["score"] for item in attached(first)["items"]] == [-1.5, -2.0]
+    assert "You *may* like" in attached(first)["said"]
+    second = ask(server, "under $1000", {"role": "assistant", "content": first.choices[0].message.content}, "something else")
+    assert attached(second)["rules"][0]["number"] == 1
+    assert asked[1] > asked[0], "it reads what was said before"
+
+
+def test_a_server_cannot_speak_with_a_model_that_has_not_learned_to(start: Callable[..., Running]) -> None:
+    with pytest.raises(SettingError, match="has not learned to answer in words"):
+        start(voice="model")
+    with pytest.raises(SettingError, match="voice must be one of"):
+        start(voice="loud")

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 from worlds import write_llm
 
+from genrec.chat.spelling import MOST_CONTEXT
 from genrec.data.catalogue import Catalogue
 from genrec.errors import DataError, SettingError
 from genrec.models.tokens import TokenLayout
@@ -17,7 +18,7 @@ from genrec.recipe import load_recipe
 from genrec.tables import read_tables, split_histories
 from genrec.tasks import mix_of
 from genrec.training.tasks.config import TasksConfig
-from genrec.training.tasks.dialogue import DIALOGUE_TASKS, MOST_CONTEXT
+from genrec.training.tasks.dialogue import DIALOGUE_TASKS
 from genrec.training.tasks.mix import Mix
 from genrec.training.tasks.preview import show
 from genrec.training.tasks.turns import read_dialogues
@@ -168,7 +169,12 @@ def test_a_turn_holds_the_items_it_names_as_codes_and_everything_else_as_words(l
         "\nUser: Yes. <|end|> <c0_1> What else?\nAssistant recommends:"
     )
     second = f"<|end|>\nUser: Anything like{jaws} ?\nAssistant recommends:"
-    assert turns == [(first, codes_of(3)), (second, codes_of(3)), (second, codes_of(4))]
+    assert turns[::2] == [(first, codes_of(3)), (second, codes_of(3)), (second, codes_of(4))]
+    # The same answered in words, where the items that the assistant names are codes too.
+    first, second = (prompt.removesuffix(" recommends:") + ":" for prompt in (first, second))
+    dune, elf = codes_of(3), codes_of(4)
+    one, both = f" Try{dune} .<|end|>", f"{dune} or{elf} .<|end|>"
+    assert turns[1::2] == [(first, one), (second, both), (second, both)]
     number = next(n for n, task in enumerate(mix.tasks[0].examples.turns) if task == 0)
     sample = mix[1, number, 0]
     assert (sample.tokens[1:] == words.end).sum() == 0, "only the start is a special token"
@@ -190,10 +196,41 @@ def test_a_long_context_keeps_its_latest_messages(llm: Path, tmp_path: Path) -> 
     turns = pa.table({"context": [long], "response": ["Dune"], "item_ids": [["i3"]]})
     pq.write_table(turns, tmp_path / "dialogues.parquet")
     mix, words = mixed(llm, {"tasks.recommendation_turn": 1.0, "tasks.dialogues": str(tmp_path / "dialogues.parquet")})
-    [(prompt, _)] = [pair for pair in samples(mix, words, "recommendation_turn") if "message" in pair[0]]
-    assert "message 29" in prompt
-    assert "message 0 " not in prompt
-    assert len(words.literal(prompt)) < MOST_CONTEXT + 40
+    found = [prompt for prompt, _ in samples(mix, words, "recommendation_turn") if "message" in prompt]
+    assert len(found) == 2
+    for prompt in found:
+        assert "message 29" in prompt
+        assert "message 0 " not in prompt
+        assert len(words.literal(prompt)) < MOST_CONTEXT + 40
+
+
+def test_an_answer_is_learned_in_words_only_where_it_names_what_it_recommends(llm: Path, tmp_path: Path) -> None:
+    table = CATALOGUE.set_column(1, "title", pa.array(["Alien", "Alien", *TITLES[2:]]))
+    turns = [
+        ("It has claws: Alien, or Dune.", ["i1"]),  # of two that are called so, the one that is recommended
+        ("Alien, or Dune.", []),  # no recommendation: talk
+        ("That one with the worms.", ["i3"]),  # the item is not named
+        ("Dune and the sand of it " * 30, ["i3"]),  # too long
+    ]
+    said, items = zip(*turns, strict=True)
+    pq.write_table(pa.table({"context": ["Hm?"] * 4, "response": said, "item_ids": items}), tmp_path / "dialogues.parquet")
+    mix, words = mixed(llm, {"tasks.recommendation_turn": 1.0, "tasks.dialogues": str(tmp_path / "dialogues.parquet")}, table)
+    found = [answer for prompt, answer in samples(mix, words, "recommendation_turn") if prompt.endswith("Hm?\nAssistant:")]
+    assert found == [f" It has claws:{codes_of(1)} , or{codes_of(3)} .<|end|>"]
+
+
+def test_answers_made_of_histories_name_what_was_taken_next_and_after_it(llm: Path) -> None:
+    mix, words = mixed(llm, {"tasks.recommendation_turn": 1.0})
+    two = [pair for pair in samples(mix, words, "recommendation_turn") if "You may like" in pair[1]]
+    assert two
+    random = np.random.default_rng(0)
+    walks = [random.permutation(ITEMS)[: random.integers(4, 8)].tolist() for _ in range(USERS)]
+    for prompt, answer in two:
+        told = [*items_in(prompt), *items_in(answer)]
+        assert len(items_in(answer)) == 2
+        # Leave-one-out keeps the last two items of each user for validation and test: no answer holds them.
+        assert any(walk[:-2][place : place + len(told)] == told for walk in walks for place in range(len(walk)))
+        assert answer.endswith(".<|end|>")
 
 
 def test_what_a_catalogue_does_not_say_is_refused_with_what_it_needs(llm: Path) -> None:

@@ -3,7 +3,8 @@
 In: the training part of the histories, the catalogue, and perhaps `Dialogues`. Out: `DIALOGUE_TASKS`, and the places that their
 sentences have. By default everything is made from templates: what a user had is what they tell, what they took next is what is
 recommended, and how it differs from an item of others is what they criticise. With a table of dialogues, its turns are learned
-too: the messages with the items that they name as codes, then the codes of what was recommended, or the words that were said.
+too: the messages with the items that they name as codes, then the codes of what was recommended, or the words that were said,
+with the items that they name as codes.
 
 A user's words never become codes: the items of a message are those whose titles stand in it (`genrec.chat.mentions`), written
 by arithmetic. Templates and answers are our own; nothing is written by another model.
@@ -11,7 +12,7 @@ by arithmetic. Templates and answers are our own; nothing is written by another 
 Legend: `E` training events, `M` examples, `N` items, `L` levels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,17 +20,15 @@ import pyarrow as pa
 
 from genrec.chat.link import Linker
 from genrec.chat.mentions import Mentions
+from genrec.chat.spelling import Parts, parts_of, spell_answers, spell_contexts
 from genrec.chat.vocabulary import Column, Vocabulary
 from genrec.data.interactions import Histories
 from genrec.models.tokens import TokenLayout
-from genrec.models.words import Texts, Words
+from genrec.models.words import Words
 from genrec.training.tasks.families import FIELDS, Given, Task, every_next_item, every_user, sentences, unmet
 from genrec.training.tasks.places import MANY, Examples, Place, joined, prevailing, text_of
 from genrec.training.tasks.prompts import Template
 from genrec.training.tasks.turns import Dialogues
-
-MOST_CONTEXT = 192  # tokens of a context; its earliest messages are left out beyond
-USER, ASSISTANT = "\nUser:", "\nAssistant:"
 
 
 def recommended(given: Given) -> Examples:
@@ -59,13 +58,21 @@ def talk(given: Given) -> Examples:
 
 
 DIALOGUE_TASKS = (
-    Task("recommendation_turn", "histories", recommended, sentences(
-        "{item}",
-        "{context}\nAssistant recommends:",
-        "User: I have had {history}. What would you recommend next?\nAssistant recommends:",
-        "User: Hello! I liked {history}. Anything like that?\nAssistant recommends:",
-        "User: I liked {history} and want something by {brand} now.\nAssistant recommends:",
-        "User: {category}, please. I have had {history}.\nAssistant recommends:",
+    Task("recommendation_turn", "histories", recommended, (
+        *sentences(
+            "{item}",
+            "{context}\nAssistant recommends:",
+            "User: I have had {history}. What would you recommend next?\nAssistant recommends:",
+            "User: Hello! I liked {history}. Anything like that?\nAssistant recommends:",
+            "User: I liked {history} and want something by {brand} now.\nAssistant recommends:",
+            "User: {category}, please. I have had {history}.\nAssistant recommends:",
+        ),
+        # Words and items in one answer, as `genrec.chat.speaker` asks for them.
+        Template("{context}\nAssistant:", "{spoken}"),
+        Template("\nUser: I have had {history}. What next?\nAssistant:", " You may like {item} and {after}."),
+        Template("\nUser: Hello! I liked {history}. Anything like that?\nAssistant:", " Then try {item}."),
+        Template("\nUser: I liked {history} and want something by {brand} now.\nAssistant:", " By them there is {item}."),
+        Template("\nUser: {category}, please. I had {history}.\nAssistant:", " {item} is of that kind. {after} may fit too."),
     )),
     Task("critique", "histories, and a year, a price, a brand or a category in the items table", turned_down, sentences(
         "{item}",
@@ -112,6 +119,7 @@ def dialogue_places(
     places = {
         "shown": Place(lambda some, n: tokens[some.shown[n]], lambda some: np.where(some.shown < 0, 0, layout.levels)),
         "critique": critique(table, vocabulary, texts, words),
+        "after": item_after(train, tokens),
     }
     # Nothing to read: it keeps greetings to the example that is about nothing, or they would stand in for most turns.
     places["alone"] = Place(lambda some, n: np.zeros(0, np.int64), lambda some: np.where(some.turns < 0, 1, 0))
@@ -121,41 +129,31 @@ def dialogue_places(
         places["reason"] = reason(train.items, texts, words)
     if dialogues is not None:
         mentions = Mentions(Linker(table, vocabulary))
-        places["context"] = text_of(context_tokens(dialogues.contexts, tokens, mentions, words), "turns")
+        contexts = [[parts_of(message, mentions) for message in messages] for messages in dialogues.contexts]
+        places["context"] = text_of(spell_contexts(contexts, codes, layout, words), "turns")
+        places["spoken"] = text_of(spell_answers(answers_of(dialogues, mentions), codes, layout, words), "turns")
         places["response"] = text_of(words.texts(dialogues.responses), "turns")
     return places
 
 
-def context_tokens(contexts: Sequence[Sequence[str]], tokens: np.ndarray, mentions: Mentions, words: Words) -> Texts:
-    """Contexts as token ids: who speaks, their words, and the codes of an item (tokens [N, L]) in the place of its title, where
-    only one item is called so. The user speaks last."""
-    speakers = words.literal(USER), words.literal(ASSISTANT)
-    texts: list[str] = []
-    parts: list[list[list[int]]] = []  # of each message of each context: numbers of texts, and -1 - row of items
-    for messages in contexts:
-        parts.append([])
-        for message in messages:
-            place, spelled = 0, []
-            for mention in mentions.find(message):
-                if len(mention.rows) == 1:
-                    spelled += [len(texts), -1 - mention.rows[0]]
-                    texts.append(message[place : mention.start])
-                    place = mention.end
-            parts[-1].append([*spelled, len(texts)])
-            texts.append(message[place:])
-    written = words.texts(texts)
-    flat, lengths = [np.zeros(0, np.int64)], [0]
-    for context in parts:
-        kept: list[np.ndarray] = []
-        for age, message_parts in enumerate(reversed(context)):
-            spelled_out = [speakers[age % 2], *(tokens[-1 - p] if p < 0 else written[p] for p in message_parts)]
-            line = np.concatenate(spelled_out)
-            if kept and sum(map(len, kept)) + len(line) > MOST_CONTEXT:
-                break
-            kept.insert(0, line[:MOST_CONTEXT])
-        flat += kept
-        lengths.append(sum(map(len, kept)))
-    return Texts(np.concatenate(flat).astype(np.int32), np.cumsum(lengths))
+def answers_of(dialogues: Dialogues, mentions: Mentions) -> list[Parts]:
+    """What was said in each turn, with the items that it names in the place of their titles; nothing where its words do not
+    name an item that it recommends."""
+    answers: list[Parts] = []
+    for response, rows in zip(dialogues.responses, dialogues.items, strict=True):
+        parts = parts_of(response, mentions, rows.tolist())
+        answers.append(parts if set(parts) & set(rows.tolist()) else [])
+    return answers
+
+
+def item_after(train: Histories, tokens: np.ndarray) -> Place:
+    """The item that the user took after the one that the example is about."""
+    users = np.repeat(np.arange(len(train)), train.lengths)
+    follows = np.append(users[1:] == users[:-1], False)
+    return Place(
+        lambda some, n: tokens[train.items[some.events[n] + 1]],
+        lambda some: np.where((some.events >= 0) & follows[some.events], tokens.shape[1], 0),
+    )
 
 
 def critique(table: pa.Table, vocabulary: Vocabulary, texts: Mapping[str, list[str]], words: Words) -> Place:

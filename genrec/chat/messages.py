@@ -1,0 +1,50 @@
+"""What a state remembers of the messages, for a speaker to read: words and item ids by turns, as plain JSON.
+
+In: messages of a user, answers of a speaker. Out: lists of text: words, item id, words, item id ... words; the user's and the
+assistant's by turns. Ids and not titles, so that an item stays an item however it is spelled.
+"""
+
+from collections.abc import Sequence
+
+from genrec.chat.link import Link
+from genrec.chat.mentions import Mentions
+from genrec.chat.speaker import Speech
+from genrec.chat.spelling import Parts, join, link_parts
+from genrec.chat.words import straight
+from genrec.columns import ITEM_ID
+from genrec.decoding.live import CatalogueVersion
+
+MOST_MESSAGES = 12  # kept: a speaker reads fewer
+
+Messages = tuple[list[str], ...]
+
+
+def heard(messages: Messages, message: str, links: Sequence[Link], mentions: Mentions, version: CatalogueVersion) -> Messages:
+    """The messages with one more of the user's, its items linked. It joins one that was not answered."""
+    sure = [(straight(link.mention), link.item_id) for link in links if link.item_id is not None]
+    rows = version.rows([item_id for _, item_id in sure]).tolist()
+    named = [(mention, row) for (mention, _), row in zip(sure, rows, strict=True) if row >= 0]
+    ids = version.table.column(ITEM_ID)
+    parts = link_parts(straight(message), named, mentions)
+    said = [part if isinstance(part, str) else str(ids[part].as_py()) for part in parts]
+    earlier = messages[-MOST_MESSAGES:] if len(messages) % 2 == 0 else messages
+    return (*earlier[:-1], list(map(str, join(earlier[-1], said)))) if len(earlier) % 2 else (*earlier, said)
+
+
+def answered(messages: Messages, speech: Speech, item_ids: Sequence[str]) -> Messages:
+    """The messages with what the speaker said. item_ids: of its items, in order."""
+    ids, kept = iter(item_ids), [""]
+    for part in speech.parts:
+        if isinstance(part, str):
+            kept[-1] = f"{kept[-1]} {part}".strip()
+        else:
+            kept += [next(ids), ""]
+    return (*messages, kept)
+
+
+def rows_in(message: Sequence[str], version: CatalogueVersion) -> Parts:
+    """A message with rows in the place of ids; what the catalogue no longer has is left out."""
+    found: list[str | int] = [message[0]]
+    for row, words in zip(version.rows(message[1::2]).tolist(), message[2::2], strict=True):
+        found = [*found, row, words] if row >= 0 else join(found, [words])
+    return found

@@ -1,0 +1,93 @@
+"""Messages of a dialogue as token ids: what a language model learns from and what it is asked with, in one format.
+
+In: messages as `Parts`, words and items in their order. Out: token ids: who speaks, words by the model's own tokenizer, items
+as codes by arithmetic. A person's words never become codes: an item is one that the catalogue's names found in the message
+(`parts_of`), or that was linked before.
+
+    \\nUser: I liked<c0_3><c1_7><c2_1> . Anything like it?\\nAssistant: You may like<c0_3><c1_2><c2_0> .
+
+Legend: `N` items, `L` levels, `M` contexts.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from genrec.chat.mentions import Mentions
+from genrec.models.tokens import TokenLayout
+from genrec.models.words import Texts, Words
+
+MOST_CONTEXT = 192  # tokens of a context; its earliest messages are left out beyond
+MOST_ANSWER = 96  # tokens of an answer that is learned; what is longer is left out, for a cut could go through an item
+USER, ASSISTANT, RECOMMENDS = "\nUser:", "\nAssistant:", "\nAssistant recommends:"
+
+Parts = Sequence[str | int]  # of a message, in order: words, and catalogue rows of items
+
+
+def parts_of(message: str, mentions: Mentions, among: Collection[int] = ()) -> list[str | int]:
+    """The message with each item that its words clearly name in the place of its title. among: of several items of one name,
+    the only one in here is meant."""
+    parts: list[str | int] = []
+    place = 0
+    for mention in mentions.find(message):
+        rows = mention.rows if len(mention.rows) == 1 else [row for row in mention.rows if row in among]
+        if len(rows) == 1:
+            parts += [message[place : mention.start], rows[0]]
+            place = mention.end
+    return [*parts, message[place:]]
+
+
+def join(first: Parts, second: Parts) -> list[str | int]:
+    """Two messages, each beginning and ending with words, as one."""
+    return [*first[:-1], f"{first[-1]} {second[0]}", *second[1:]]
+
+
+def link_parts(message: str, links: Sequence[tuple[str, int]], mentions: Mentions) -> list[str | int]:
+    """As `parts_of`, where some names were linked to rows before, however they are spelled."""
+    for name, row in links:
+        before, found, after = message.partition(name)
+        if name and found:
+            rest = [link for link in links if link != (name, row)]
+            return [*link_parts(before, rest, mentions), row, *link_parts(after, rest, mentions)]
+    return parts_of(message, mentions)
+
+
+def spell_contexts(contexts: Sequence[Sequence[Parts]], codes: np.ndarray, layout: TokenLayout, words: Words) -> Texts:
+    """Contexts [M] as token ids, each message with who says it. The user speaks last. codes: of the items, int [N, L]."""
+    speakers = words.literal(USER), words.literal(ASSISTANT)
+    spelled = iter(_spelled([parts for context in contexts for parts in context], codes, layout, words))
+    flat, lengths = [np.zeros(0, np.int64)], [0]
+    for context in contexts:
+        lines = [next(spelled) for _ in context]
+        kept: list[np.ndarray] = []
+        for age, line in enumerate(reversed(lines)):
+            line = np.concatenate([speakers[age % 2], line])
+            if kept and sum(map(len, kept)) + len(line) > MOST_CONTEXT:
+                break
+            kept.insert(0, line[:MOST_CONTEXT])
+        flat += kept
+        lengths.append(sum(map(len, kept)))
+    return Texts(np.concatenate(flat).astype(np.int32), np.cumsum(lengths))
+
+
+def spell_answers(answers: Sequence[Parts], codes: np.ndarray, layout: TokenLayout, words: Words) -> Texts:
+    """Answers as token ids, without who says them; one that names no item or is longer than `MOST_ANSWER` becomes empty."""
+    spelled = [
+        line if any(isinstance(part, int) for part in parts) and len(line) <= MOST_ANSWER else line[:0]
+        for parts, line in zip(answers, _spelled(answers, codes, layout, words), strict=True)
+    ]
+    lengths = np.cumsum([0, *map(len, spelled)])
+    return Texts(np.concatenate([np.zeros(0, np.int64), *spelled]).astype(np.int32), lengths)
+
+
+def _spelled(messages: Sequence[Parts], codes: np.ndarray, layout: TokenLayout, words: Words) -> list[np.ndarray]:
+    """Token ids of each message: int64 [n]."""
+    texts = words.texts([part for parts in messages for part in parts if isinstance(part, str)])
+    numbers = iter(range(len(texts)))
+    return [
+        np.concatenate([
+            np.zeros(0, np.int64),
+            *(texts[next(numbers)] if isinstance(part, str) else layout.to_tokens(codes[part]) for part in parts),
+        ])
+        for parts in messages
+    ]  # fmt: skip
