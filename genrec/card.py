@@ -128,11 +128,11 @@ def _reads(recipe: Recipe, codes: CodeTable, layout: TokenLayout) -> str:
     if recipe.model.architecture == ONE_PASS:
         return text
     tokens = [int(token) for token in layout.to_tokens(np.asarray(codes.codes[:1]))[0]]
-    told = (
-        f"then {len(layout.index)} tokens of the user index, made of all items of the history, then "
-        if layout.index
-        else "then "
-    )
+    told = "then "
+    if layout.soft:
+        told += f"{layout.soft} vectors of the user adapter, made of the items before those that are read, then "
+    if layout.index:
+        told += f"{len(layout.index)} tokens of the user index, made of all items of the history, then "
     text += (
         f" As tokens: `{layout.start}`, {told}{layout.levels} tokens an item, by arithmetic and never through text; the item "
         f"`{codes.item_ids[0]}` is `{tokens}`. The answer is the {layout.levels} tokens of an item, found by genrec's search "

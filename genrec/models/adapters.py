@@ -21,6 +21,8 @@ from transformers.models.auto.modeling_auto import (
 from genrec.errors import BundleError, MissingDependencyError
 from genrec.models.config import ENCODER_DECODER, ModelConfig
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import NAME as USER_ADAPTER
+from genrec.models.user_adapter import adapter_of
 
 # Types of configurations, and names of classes, that transformers and with it vLLM load as language models.
 TYPES = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES}
@@ -46,6 +48,7 @@ def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, 
         use_dora=config.dora,
         target_modules="all-linear",
         trainable_token_indices=trainable,
+        modules_to_save=None if adapter_of(model) is None else [USER_ADAPTER],  # trained in full, as the rows are
         task_type="SEQ_2_SEQ_LM" if config.architecture == ENCODER_DECODER else "CAUSAL_LM",
     )
     return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has

@@ -5,6 +5,7 @@ from typing import Literal
 
 from genrec.errors import SettingError, check_choice, check_integer
 
+POOLINGS = ("attention", "mean")  # of the user adapter
 DECODER, ENCODER_DECODER, ONE_PASS = ARCHITECTURES = ("decoder", "encoder-decoder", "one-pass")
 
 
@@ -23,8 +24,10 @@ class ModelConfig:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
     blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
     none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all items of a history have
-    in common, as one token a level before the items; empty for none. dropout: attention and residual dropout of a model from
-    scratch, and the dropout of LoRA adapters.
+    in common, as one token a level before the items; empty for none. user_adapter: how the items before those that the model
+    reads become soft tokens of their user, pooled by "attention" or by their "mean"; None for no such tokens.
+    user_adapter_tokens: how many there are. dropout: attention and residual dropout of a model from scratch, and the dropout of
+    LoRA adapters.
     """
 
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
@@ -40,6 +43,8 @@ class ModelConfig:
     feed_forward: int = 512
     user_tokens: int = 0
     user_index: tuple[int, ...] = ()
+    user_adapter: Literal["attention", "mean"] | None = None
+    user_adapter_tokens: int = 1
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -72,6 +77,7 @@ class ModelConfig:
                 f"model.user_index is tokens that a language model reads, and model.architecture is {ONE_PASS!r}. Make it "
                 f"{DECODER!r} or {ENCODER_DECODER!r}, or leave user_index out."
             )
+        self._check_adapter()
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)
             if self.head_size % 2:
@@ -83,6 +89,32 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout must be from 0 to below 1, got {self.dropout}.")
+
+    def _check_adapter(self) -> None:
+        check_integer("model.user_adapter_tokens", self.user_adapter_tokens, 1, 64)
+        if self.user_adapter is None:
+            if self.user_adapter_tokens != 1:
+                raise SettingError(
+                    f"model.user_adapter_tokens is {self.user_adapter_tokens}, and there is no adapter to make them. Set "
+                    "model.user_adapter to 'attention' or 'mean', or leave it out."
+                )
+            return
+        check_choice("model.user_adapter", self.user_adapter, POOLINGS)
+        if self.architecture == ONE_PASS:
+            raise SettingError(
+                f"model.user_adapter makes soft tokens that a language model reads, and model.architecture is {ONE_PASS!r}. "
+                f"Make it {DECODER!r} or {ENCODER_DECODER!r}, or leave user_adapter out."
+            )
+
+    @property
+    def soft_tokens(self) -> int:
+        """Places for soft tokens behind [start]."""
+        return 0 if self.user_adapter is None else self.user_adapter_tokens
+
+    @property
+    def lead(self) -> int:
+        """Tokens before the first item of a history."""
+        return 1 + self.soft_tokens + len(self.user_index)
 
     @property
     def head_width(self) -> int:

@@ -12,16 +12,20 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 from genrec.models.config import ModelConfig
 from genrec.models.pretrained import Named, load_grown
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import add_user_adapter
 
 
 def build_encoder_decoder(
-    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int = 0, named: Named | None = None
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int = 0, named: Named | None = None, width: int = 0
 ) -> tuple[PreTrainedModel, TokenLayout]:
-    """The model to train and its token layout. `max_tokens` and `named` as in `build_decoder`. Raises as `load_grown`."""
+    """The model to train and its token layout. `max_tokens`, `named` and `width` as in `build_decoder`. Raises as
+    `load_grown`."""
     if config.pretrained is None:
-        layout = TokenLayout.from_scratch(sizes, config.user_tokens, config.user_index)
-        return from_scratch(config, layout), layout
-    model, layout = load_grown(config, sizes, max_tokens, named)
+        layout = TokenLayout.from_scratch(sizes, config.user_tokens, config.user_index, config.soft_tokens)
+        model = from_scratch(config, layout)
+        add_user_adapter(model, config, width)
+        return model, layout
+    model, layout = load_grown(config, sizes, max_tokens, named, width)
     if model.config.decoder_start_token_id is None:
         model.config.decoder_start_token_id = layout.pad  # as T5 was trained
     return model, layout
