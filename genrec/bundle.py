@@ -22,6 +22,7 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
+from genrec.models import discrec  # noqa: F401  # so that transformers knows its class
 from genrec.models.one_pass.model import ARCHITECTURE, OnePassModel
 from genrec.models.packed import pack_linears
 from genrec.models.pretrained import embedding_rows

@@ -176,7 +176,8 @@ def _about(recipe: Recipe) -> str:
             f"(identifier `{choice.identifier}`, attention `{choice.attention}`, loss `{choice.loss}`)."
         )
     base = recipe.model.pretrained
-    kind = "T5 encoder-decoder" if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
+    of_t5 = "T5 encoder-decoder with DiscRec's branches" if recipe.model.discrec else "T5 encoder-decoder"
+    kind = of_t5 if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
     made = f"{base}, fine-tuned" if base else f"a {kind} trained from scratch"
     return (
         f"A generative recommender made by genrec: {made} to write the codes of the next item,\n"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from genrec.errors import SettingError
+from genrec.models.discrec import DiscRecConfig
 from genrec.models.pretrained import RELATIVE
 from genrec.models.user_adapter import read_inputs
 
@@ -129,7 +130,7 @@ def check_model(model: PreTrainedModel, most_tokens: int) -> None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     name = type(model).__name__
-    if model.config.is_encoder_decoder and model.config.model_type not in RELATIVE:
+    if model.config.is_encoder_decoder and model.config.model_type not in (*RELATIVE, DiscRecConfig.model_type):
         raise SettingError(
             f"Of encoder-decoders only those with relative positions are decoded exactly ({', '.join(RELATIVE)}); {name} is of "
             f"type {model.config.model_type!r}. Use a T5."

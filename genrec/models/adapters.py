@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from genrec.errors import BundleError, MissingDependencyError
 from genrec.models.config import ENCODER_DECODER, ModelConfig
+from genrec.models.discrec import DiscRecForConditionalGeneration
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import NAME as USER_ADAPTER
 from genrec.models.user_adapter import adapter_of
@@ -132,7 +133,7 @@ def check_plain(model: nn.Module) -> None:
             "The model's weights are packed into fewer bits, which rounds scores and which not every engine reads. Save it in "
             "full precision: genrec.models.adapters.merged unpacks the base of adapters; train other models unpacked."
         )
-    if type(model).__name__ not in CLASSES:
+    if type(model).__name__ not in CLASSES and not isinstance(model, DiscRecForConditionalGeneration):
         raise BundleError(
             f"{type(model).__name__} is no language model of transformers, so neither AutoModelForCausalLM nor vLLM could load "
             "it. Save one that they know, such as Qwen3ForCausalLM; what is built around it stays out of the bundle."

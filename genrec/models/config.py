@@ -22,7 +22,8 @@ class ModelConfig:
     items.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
-    blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
+    blocks. discrec: whether an encoder-decoder from scratch mixes what the codes of an item say together into what it reads
+    (DiscRec). user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
     none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all items of a history have
     in common, as one token a level before the items; empty for none. user_adapter: how the items before those that the model
     reads become soft tokens of their user, pooled by "attention" or by their "mean"; None for no such tokens.
@@ -41,6 +42,7 @@ class ModelConfig:
     heads: int = 4
     head_size: int | None = None
     feed_forward: int = 512
+    discrec: bool = False
     user_tokens: int = 0
     user_index: tuple[int, ...] = ()
     user_adapter: Literal["attention", "mean"] | None = None
@@ -68,6 +70,11 @@ class ModelConfig:
             raise SettingError(
                 f"model.user_tokens is for an encoder-decoder, as in TIGER; got {self.user_tokens} with {self.architecture!r}. "
                 f"Set model.architecture to {ENCODER_DECODER!r}, or leave it out."
+            )
+        if self.discrec and (self.architecture != ENCODER_DECODER or self.pretrained is not None):
+            raise SettingError(
+                f"model.discrec is of a T5 from scratch; model.architecture is {self.architecture!r} and model.pretrained "
+                f"{self.pretrained!r}. Set the one to {ENCODER_DECODER!r} and the other to null, or leave discrec out."
             )
         object.__setattr__(self, "user_index", tuple(self.user_index))
         for size in self.user_index:

@@ -10,6 +10,7 @@ nothing else. Source of the shape: TIGER (arXiv 2305.05065), whose transformer i
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from genrec.models.config import ModelConfig
+from genrec.models.discrec import DiscRecConfig, DiscRecForConditionalGeneration
 from genrec.models.pretrained import Named, load_grown
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import add_user_adapter
@@ -34,9 +35,12 @@ def build_encoder_decoder(
 def from_scratch(config: ModelConfig, layout: TokenLayout) -> PreTrainedModel:
     """A T5 with random weights (seed torch first), as many layers in either stack, embeddings tied to the output layer.
 
-    Positions are distances, so it has no longest sequence. Its decoder begins with the pad token, as T5's do.
+    Positions are distances, so it has no longest sequence. `discrec` puts branches before either stack. Its
+    decoder begins with the pad token, as T5's do.
     """
-    architecture = T5Config(
+    kind: type[T5Config] = DiscRecConfig if config.discrec else T5Config
+    items = {"levels": layout.levels, "lead": layout.lead} if config.discrec else {}
+    architecture = kind(
         vocab_size=layout.vocabulary_size,
         d_model=config.hidden_size,
         d_kv=config.head_width,
@@ -46,8 +50,9 @@ def from_scratch(config: ModelConfig, layout: TokenLayout) -> PreTrainedModel:
         dropout_rate=config.dropout,
         pad_token_id=layout.pad,
         eos_token_id=None,
+        **items,
     )
     architecture.decoder_start_token_id = layout.pad
-    model = T5ForConditionalGeneration(architecture)
+    model = (DiscRecForConditionalGeneration if config.discrec else T5ForConditionalGeneration)(architecture)
     model._keys_to_ignore_on_save = list(model._tied_weights_keys)  # or the Trainer warns of a head that is tied anyway
     return model
