@@ -62,8 +62,8 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, fitted: Path, unseen: Shop
 
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory: pytest.TempPathFactory, shops: dict[str, Shop]) -> Path:
-    """A decoder over codes of texts, with a suffix level and a user index."""
-    small = {"text.collaborative_width": 0, "evaluation.baselines": [], "model.user_index": [4]}
+    """A decoder over codes of texts, with a suffix level, a user index and a user adapter."""
+    small = {"text.collaborative_width": 0, "evaluation.baselines": [], "model.user_index": [4], "model.user_adapter": "mean"}
     recipe = load_recipe(overrides=QUICK | small)
     return fit(*join_shops(shops), tmp_path_factory.mktemp("shops") / "decoder", recipe)
 
