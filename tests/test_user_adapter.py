@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from test_user_index import SHORT, lengths_of_users, numbered, recall, shop_of_hidden_tastes
 from worlds import assert_same_ranking, write_llm
 
@@ -17,6 +16,7 @@ from genrec.data.interactions import Histories
 from genrec.decoding.explain import weigh
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError
 from genrec.evaluate_bundle import evaluate_bundle
 from genrec.fit import fit
@@ -24,7 +24,7 @@ from genrec.models.adapters import merged
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.tokens import TokenLayout
-from genrec.models.user_adapter import UserAdapter, adapter_of, outside, take_user_adapter
+from genrec.models.user_adapter import UserAdapter, adapter_of, outside, read_inputs, take_user_adapter
 from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
 from genrec.training.examples import IGNORED, Collator, HistoryWindows
@@ -154,6 +154,7 @@ def test_soft_tokens_depend_on_what_was_had_and_not_on_its_order_nor_on_padding(
     assert wanted.shape == (tokens, 8)
 
 
+@settings(max_examples=30)
 @given(lengths_of_users, st.integers(1, 4), st.booleans())
 def test_an_adapter_is_told_what_comes_before_the_window_and_a_query_what_is_not_learned(
     lengths: list[int], most: int, cut: bool
@@ -184,36 +185,56 @@ def test_an_adapter_is_told_what_comes_before_the_window_and_a_query_what_is_not
             assert asked == (set(window) if cut or collate is of_targets else set())
 
 
-def test_lora_trains_adapters_rows_and_the_user_adapter_together(shop: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
-    llm = write_llm(tmp_path / "llm", shop[0].column("title").to_pylist())
+@pytest.mark.parametrize("tied", [True, False])
+def test_lora_moves_every_row_of_the_index_and_all_of_the_adapter_and_no_word(tmp_path: Path, tied: bool) -> None:
+    llm = write_llm(tmp_path / "llm", [f"thing {number}" for number in range(9)], tied=tied)
+    random, sizes = np.random.default_rng(0), (4, 4)
+    vectors = random.normal(size=(16, 6)).astype(np.float32)
+    codes = np.array([[one, two] for one in range(4) for two in range(4)])
+    histories = Histories.from_lists(random.integers(0, 16, (60, 12)))
     torch.manual_seed(0)
-    model, _ = build_decoder(ModelConfig(pretrained=str(llm), lora_rank=2, user_adapter="attention"), (8, 4), 64, width=6)
-    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    own = [name for name in trained if "user_adapter" in name]
-    assert sorted({name.split(".")[-2] for name in own} - {"default"}) == ["inner", "keys", "outer", "queries"]
-    assert not any("lora_" in name for name in own), "it is trained itself, without adapters of its own"
-    assert {kind for name in trained for kind in ("lora_A", "lora_B", "trainable_tokens", "user_adapter") if kind in name} == {
-        "lora_A", "lora_B", "trainable_tokens", "user_adapter"
-    }  # fmt: skip
-    before = adapter_of(model).outer.weight.detach().clone()  # type: ignore[union-attr]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.requires_grad and "user_adapter" in name:
-                weight.add_(1)
+    asked = ModelConfig(pretrained=str(llm), lora_rank=2, dropout=0.0, user_index=(3, 2), user_adapter="attention")
+    model, layout = build_decoder(asked, sizes, 64, width=6)
+    adapter = adapter_of(model)
+    assert adapter is not None
+    trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    assert not any("user_adapter" in name and "lora_" in name for name in trained), "the adapter has no adapters of its own"
+    before = [x.weight.detach().clone() for x in (model.get_input_embeddings(), model.get_output_embeddings())]
+    windows = HistoryWindows(histories, 4)
+    collate = ToldCollator(Collator(codes, layout), UserIndex.fit(histories, vectors, (3, 2), 0), vectors, adapted=True)
+    told = ToldWindows(windows)
+    optimiser = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1.0)
+    for keys in ToldBatches(windows.lengths, 2, 2000, 0, layout.lead):
+        batch = collate([told[key] for key in keys])
+        soft = adapter(*(batch.pop(name) for name in ("older", "there", "recent")))
+        inputs = read_inputs(model, batch.pop("input_ids"), batch["attention_mask"], soft)
+        model(**inputs, **batch).loss.backward()
+    optimiser.step()
+    still = [name for name, weight in model.named_parameters() if name in trained and torch.equal(weight, trained[name])]
+    assert not [name for name in still if "lora_A" not in name], "A alone waits, for B begins at zero"
     plain = merged(model)
     taken = take_user_adapter(plain)
     assert taken is not None
-    torch.testing.assert_close(taken.outer.weight, before + 1)
+    torch.testing.assert_close(taken.cold, adapter.cold)
+    assert not torch.equal(taken.cold, next(weight for name, weight in trained.items() if name.endswith("cold")))
     assert not any("user_adapter" in name for name in plain.state_dict()), "transformers loads what is left"
+    after = [plain.get_input_embeddings().weight, plain.get_output_embeddings().weight]
+    for old, new in zip(before, after, strict=True):
+        assert ((new[512:] - old[512:]).abs().sum(1) > 0).all()
+        torch.testing.assert_close(new[:512], old[:512])
+    assert len(after[0]) == 512 + sum(sizes) + 1 + 3 + 2
 
 
-def test_a_pretrained_model_with_lora_finds_the_tastes_too(shop: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
+def test_a_pretrained_model_with_lora_is_served_as_it_was_measured(shop: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
     llm = write_llm(tmp_path / "llm", shop[0].column("title").to_pylist())
-    lora = {"model.pretrained": str(llm), "model.lora_rank": 8, "model.user_adapter": "mean"}
-    out = fit(*shop, tmp_path / "shop", load_recipe(overrides=FEW | lora))
-    assert recall(out) > 0.9
-    with safe_open(out / "model.safetensors", "pt") as file:
-        assert not any("user_adapter" in name for name in file.keys())  # noqa: SIM118  # no dict
+    lora = {"model.pretrained": str(llm), "model.lora_rank": 4, "model.user_adapter": "mean", "model.user_index": [4]}
+    out = fit(*shop, tmp_path / "shop", load_recipe(overrides=FEW | lora | {"training.epochs": 1}))
+    [result] = evaluate_bundle(out, shop[1], baselines=False).evaluation.results
+    assert result.to_dict()["metrics"] == read_bundle(out).metrics["test"][0]["metrics"]
+    ranker = Recommender.load(out, "cpu").ranker
+    one, other = np.array([0, 15, 1, 17]), np.array([3, 15, 4, 17])
+    _, scores = ranker.rank(Histories.from_lists([one, other]), 20, exclude_seen=False)
+    assert scores[0] != pytest.approx(scores[1]), "the model reads the same item of both"
 
 
 def test_candidates_of_post_training_are_read_behind_the_same_soft_tokens(adapted: dict[str, Path]) -> None:

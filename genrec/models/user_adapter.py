@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from genrec.models.config import ModelConfig
 
 NAME = "user_adapter"  # of the module in a model that is trained, which peft is told to train in full
-OLDEST = 1000  # older items at most that are pooled, the latest: what a user did before is not worth the memory
+MOST_OLDER = 256  # older items at most that are pooled, the latest: each is a vector in memory for each user of a batch
 
 
 class UserAdapter(nn.Module):
@@ -43,7 +43,7 @@ class UserAdapter(nn.Module):
         self.width, self.hidden, self.tokens, self.pooling = width, hidden, tokens, pooling
         if pooling == "attention":
             self.queries = nn.Linear(width, tokens * width)  # one pooled vector a soft token
-            self.keys = nn.Linear(width, width)
+            self.keys = nn.Linear(width, width, bias=False)  # one would move all likenesses alike
         self.inner = nn.Linear(width * (tokens if pooling == "attention" else 1), hidden)
         self.outer = nn.Linear(hidden, tokens * hidden)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
@@ -61,7 +61,7 @@ class UserAdapter(nn.Module):
             return layer_norm(soft, soft.shape[2:]) * self.scale
 
     def _weights(self, older: Tensor, there: Tensor, recent: Tensor) -> Tensor:
-        """What each older item counts: [B, P, M], sums of 1; nobody's items count the same, and nobody looks at them."""
+        """What each older item counts: [B, P, M], sums of 1. Of a cold user all count the same, and nobody looks at them."""
         if self.pooling == "mean":
             likeness = torch.zeros_like(older[:, None, :, 0])
         else:
@@ -87,12 +87,12 @@ class UserAdapter(nn.Module):
 
 def outside(older: Sequence[np.ndarray], recent: Sequence[np.ndarray], vectors: np.ndarray) -> dict[str, np.ndarray]:
     """What a `UserAdapter` reads, by the names of its arguments. older: catalogue rows before each window, of which the latest
-    `OLDEST` count; recent: rows of the window, as far as they are known; vectors: of the items, float32 [R, D].
+    `MOST_OLDER` count; recent: rows of the window, as far as they are known; vectors: of the items, float32 [R, D].
 
     Returns older float32 [B, M, D], there bool [B, M] (which of them says something), recent float32 [B, D], every vector of
     length 1, or 0 where there is nothing.
     """
-    older = [rows[-OLDEST:] for rows in older]
+    older = [rows[-MOST_OLDER:] for rows in older]
     width = max(1, *(len(rows) for rows in older)) if len(older) else 1
     found = np.zeros((len(older), width, vectors.shape[1]), np.float32)
     means = np.zeros((len(older), vectors.shape[1]), np.float32)
