@@ -109,7 +109,7 @@ def add_user_adapter(model: PreTrainedModel, config: ModelConfig, width: int) ->
     if config.user_adapter is not None:
         rows = cast(Tensor, model.get_input_embeddings().weight)
         size = model.config.get_text_config().hidden_size
-        model.add_module(NAME, UserAdapter(width, size, config.soft_tokens, config.user_adapter, float(rows.std())))
+        model.add_module(NAME, UserAdapter(width, size, config.soft_tokens, config.user_adapter, float(rows.detach().std())))
 
 
 def adapter_of(model: nn.Module) -> UserAdapter | None:
