@@ -25,7 +25,6 @@ from vllm.model_executor.models.interfaces_base import attn_type
 
 from genrec.decoding.changes import Change
 from genrec.decoding.explain import weigh
-from genrec.models import discrec  # noqa: F401  # so that vLLM knows the type of its configuration
 from genrec.models.one_pass.model import MODEL_TYPE
 from genrec.recommender import Recommender
 from genrec.serving.vllm.wire import FAILED, STALE, UnknownVersionError, unpack
