@@ -76,6 +76,8 @@ class ModelConfig:
                 f"model.discrec is of a T5 from scratch; model.architecture is {self.architecture!r} and model.pretrained "
                 f"{self.pretrained!r}. Set the one to {ENCODER_DECODER!r} and the other to null, or leave discrec out."
             )
+        if self.discrec and self.hidden_size % 2:
+            raise SettingError(f"hidden_size must be even, got {self.hidden_size}: model.discrec has two heads of its own.")
         object.__setattr__(self, "user_index", tuple(self.user_index))
         for size in self.user_index:
             check_integer("each number of model.user_index", size, 2, 65_536)

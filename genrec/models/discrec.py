@@ -12,7 +12,7 @@ to padding; the feed-forward block is two linear layers, where the published cod
 Legend: `B` histories, `T` tokens, `L` codes of an item, `H` hidden size.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,14 @@ class Branches(nn.Module):
     def collaborative(self, semantic: Tensor, places: Tensor, visible: Tensor) -> Tensor:
         """The second branch: [B, T, H]. semantic: the first one; places, visible: see `places_of_history`."""
         x = self.norm(semantic + self.places(places))
-        heads = [layer(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)]
-        x = x + scaled_dot_product_attention(*heads, attn_mask=visible.unsqueeze(1)).transpose(1, 2).flatten(2)
+        query, key, value = (
+            layer(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        x = x + scaled_dot_product_attention(query, key, value, attn_mask=visible.unsqueeze(1)).transpose(1, 2).flatten(2)
         return x + self.outer(relu(self.inner(self.inner_norm(x))))
 
     def weights(self, semantic: Tensor, collaborative: Tensor) -> Tensor:
-        """What either branch counts for a token: [B, T, 2], above 0, sums of 1."""
+        """What either branch counts for a token: [B, T, 2], from 0 to 1, sums of 1."""
         return torch.stack([semantic @ self.gate[0], collaborative @ self.gate[1]], dim=-1).softmax(-1)
 
     def forward(self, semantic: Tensor, places: Tensor, visible: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class DiscRecForConditionalGeneration(T5ForConditionalGeneration):
 
     def __init__(self, config: DiscRecConfig) -> None:
         super().__init__(config)
-        self.encoder, self.decoder = DiscRecStack(self.encoder.config), DiscRecStack(self.decoder.config)
+        self.encoder, self.decoder = (DiscRecStack(cast(DiscRecConfig, stack.config)) for stack in (self.encoder, self.decoder))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -7,6 +7,8 @@ nothing else. Source of the shape: TIGER (arXiv 2305.05065), whose transformer i
     model, layout = build_encoder_decoder(ModelConfig("encoder-decoder"), sizes=(256, 256, 256, 12))
 """
 
+from typing import Any
+
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from genrec.models.config import ModelConfig
@@ -38,21 +40,25 @@ def from_scratch(config: ModelConfig, layout: TokenLayout) -> PreTrainedModel:
     Positions are distances, so it has no longest sequence. `discrec` puts branches before either stack. Its
     decoder begins with the pad token, as T5's do.
     """
-    kind: type[T5Config] = DiscRecConfig if config.discrec else T5Config
-    items = {"levels": layout.levels, "lead": layout.lead} if config.discrec else {}
-    architecture = kind(
-        vocab_size=layout.vocabulary_size,
-        d_model=config.hidden_size,
-        d_kv=config.head_width,
-        d_ff=config.feed_forward,
-        num_layers=config.layers,
-        num_heads=config.heads,
-        dropout_rate=config.dropout,
-        pad_token_id=layout.pad,
-        eos_token_id=None,
-        **items,
-    )
-    architecture.decoder_start_token_id = layout.pad
-    model = (DiscRecForConditionalGeneration if config.discrec else T5ForConditionalGeneration)(architecture)
+    shape: dict[str, Any] = {
+        "vocab_size": layout.vocabulary_size,
+        "d_model": config.hidden_size,
+        "d_kv": config.head_width,
+        "d_ff": config.feed_forward,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "dropout_rate": config.dropout,
+        "pad_token_id": layout.pad,
+        "eos_token_id": None,
+    }
+    model: T5ForConditionalGeneration
+    if config.discrec:
+        with_items = DiscRecConfig(**shape, levels=layout.levels, lead=layout.lead)
+        with_items.decoder_start_token_id = layout.pad
+        model = DiscRecForConditionalGeneration(with_items)
+    else:
+        plain = T5Config(**shape)
+        plain.decoder_start_token_id = layout.pad
+        model = T5ForConditionalGeneration(plain)
     model._keys_to_ignore_on_save = list(model._tied_weights_keys)  # or the Trainer warns of a head that is tied anyway
     return model
