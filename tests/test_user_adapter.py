@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import get_peft_model_state_dict
 from test_user_index import SHORT, lengths_of_users, numbered, recall, shop_of_hidden_tastes
 from worlds import assert_same_ranking, write_llm
 
@@ -212,6 +213,10 @@ def test_lora_moves_every_row_of_the_index_and_all_of_the_adapter_and_no_word(tm
     optimiser.step()
     still = [name for name, weight in model.named_parameters() if name in trained and torch.equal(weight, trained[name])]
     assert not [name for name in still if "lora_A" not in name], "A alone waits, for B begins at zero"
+    kept = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert sum("user_adapter" in name for name in kept) == sum("user_adapter" in name for name in trained), (
+        "checkpoints hold it"
+    )
     plain = merged(model)
     taken = take_user_adapter(plain)
     assert taken is not None
