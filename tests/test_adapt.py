@@ -10,7 +10,7 @@ import pytest
 from quick import QUICK
 
 from genrec.adapt import adapt, check_text_alone
-from genrec.bundle import USER_INDEX, Bundle, read_bundle
+from genrec.bundle import USER_ADAPTER, USER_INDEX, Bundle, read_bundle
 from genrec.cli import main
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
@@ -229,7 +229,8 @@ def test_a_language_model_is_adapted_where_its_codes_come_from_texts(
     ids = unseen[0].item_ids.tolist()
     [found] = Recommender.load(bundle.folder).recommend([ids[:2]], k=5)
     assert {item.item_id for item in found} <= set(ids[2:])
-    assert (bundle.folder / USER_INDEX).read_bytes() == (language_model / USER_INDEX).read_bytes()
+    for path in (USER_INDEX, USER_ADAPTER):
+        assert (bundle.folder / path).read_bytes() == (language_model / path).read_bytes(), path
     assert (
         evaluate_bundle(bundle.folder, unseen[1].table, max_questions=20, baselines=False).evaluation.results[0].questions == 20
     )
