@@ -6,6 +6,7 @@
 All rows have the codes, the histories and the settings of training of one shipped recipe; what differs is in ROWS:
 
 - "next item": the recipe, a decoder from scratch that learns what comes next. "T5": an encoder-decoder of as many weights.
+  "DiscRec": that T5 with DiscRec's branches, which are more weights.
 - "base ...": a decoder of the same layers, trained here on the catalogue's texts (seed 0, BASE) to know its words, then on
   histories, all weights, and without dropout, which a pretrained model has none of; with "text rows" codes begin at the words
   of their items; with "mix" it also learns the tasks of lc_rec.yaml. "LoRA ...": of this base, adapters (with dropout) and new
@@ -53,12 +54,14 @@ FLOOR = "cooccurrence-tfidf"
 BASE_FOLDER, MIX = "the base", "the mix"
 WHOLE: dict[str, Any] = {"model.pretrained": BASE_FOLDER, "model.lora_rank": 0}
 LORA: dict[str, Any] = {"model.pretrained": BASE_FOLDER, "model.lora_rank": 16}
+# As many weights as 4 layers of a decoder with width 128 and feed-forward 512, those of beauty.yaml and office.yaml.
+T5: dict[str, Any] = {"model.architecture": "encoder-decoder", "model.layers": 2, "model.feed_forward": 640}
 ROWS: dict[str, dict[str, Any]] = {
     "next item": {},
     "next item, DPO": {"post_training.method": "dpo"},
     "next item, GRPO": {"post_training.method": "grpo"},
-    # As many weights as 4 layers of a decoder with width 128 and feed-forward 512, those of beauty.yaml and office.yaml.
-    "T5": {"model.architecture": "encoder-decoder", "model.layers": 2, "model.feed_forward": 640},
+    "T5": T5,
+    "DiscRec": T5 | {"model.discrec": True},
     "base": WHOLE,
     "base, text rows": WHOLE | {"model.new_rows": "text"},
     "base, mix": WHOLE | {"tasks": MIX},

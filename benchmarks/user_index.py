@@ -1,15 +1,16 @@
-"""What a user index adds: one recipe fitted with and without it, on the same tables, split and seed.
+"""What a user index or a user adapter adds: one recipe fitted with and without it, on the same tables, split and seed.
 
     python benchmarks/user_index.py --items items.parquet --interactions interactions.parquet --out runs/index \\
-        --recipe training/recipes/office.yaml --set training.max_history=5 --index 32,32
+        --recipe training/recipes/office.yaml --set training.max_history=5 --index 32,32 --adapter mean attention
 
-Prints the data's hashes, the validation score and the epoch of either fit, then Recall and NDCG of all test questions with a
-paired test of one against the other. The index costs tokens and, in a decoder, half of what an epoch teaches, so give both
+Prints the data's hashes, the validation score and the epoch of each fit, then Recall and NDCG of all test questions with a
+paired test of each against none. The index costs tokens and, in a decoder, half of what an epoch teaches, so give all
 fits epochs enough to stop by themselves.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,6 +20,7 @@ from genrec.evaluation.compare import compare, comparison_table
 from genrec.evaluation.evaluate import evaluate, report_table
 from genrec.fit import fit
 from genrec.manifest import MANIFEST
+from genrec.models.config import POOLINGS
 from genrec.recipe import Recipe, build, load_recipe
 from genrec.recommender import Recommender
 from genrec.tables import read_tables, split_histories
@@ -29,15 +31,19 @@ def main() -> None:
     parser.add_argument("--items", required=True, type=Path)
     parser.add_argument("--interactions", required=True, type=Path)
     parser.add_argument("--recipe", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path, help="folder of the two bundles; a finished one is not fitted again")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the bundles; a finished one is not fitted again")
     parser.add_argument("--index", default="32,32", help="codes per level of the index")
-    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="of both fits")
+    parser.add_argument("--adapter", nargs="*", default=[], choices=POOLINGS, help="adapters to fit beside it")
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="of all fits")
     arguments = parser.parse_args()
     settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
     levels = [int(size) for size in arguments.index.split(",")]
     results = []
-    for name, more in (("without", {}), (f"index {levels}", {"model.user_index": levels})):
-        folder = arguments.out / ("indexed" if more else "without")
+    ways: list[tuple[str, str, dict[str, Any]]] = [("without", "without", {})]
+    ways.append((f"index {levels}", "indexed", {"model.user_index": levels}))
+    ways += [(f"adapter, {pooling}", f"adapted-{pooling}", {"model.user_adapter": pooling}) for pooling in arguments.adapter]
+    for name, place, more in ways:
+        folder = arguments.out / place
         if not (folder / MANIFEST).exists():
             recipe = load_recipe(
                 arguments.recipe, {"evaluation.baselines": [], "evaluation.max_questions": 1} | settings | more

@@ -22,6 +22,7 @@ from genrec.data.catalogue import Catalogue
 from genrec.embedding.fused import ItemEmbedder
 from genrec.errors import BundleError, SettingError, check_choice, check_integer
 from genrec.manifest import Kind, check_files, read_manifest, self_hash, write_json, write_manifest
+from genrec.models import discrec  # noqa: F401  # so that transformers knows its class
 from genrec.models.one_pass.model import ARCHITECTURE, OnePassModel
 from genrec.models.packed import pack_linears
 from genrec.models.pretrained import embedding_rows
@@ -36,6 +37,7 @@ COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 USER_INDEX = "items/user_index.safetensors"  # centroids, where the model reads a user index
+USER_ADAPTER = "items/user_adapter.safetensors"  # weights, where it reads soft tokens
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
 CARD = "README.md"
@@ -50,9 +52,9 @@ OWN = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Frozen with the weights. base, sizes, start, pad, users, index: the token layout. max_history: items the model reads.
-    repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share codes.
-    split: the recipe's settings of the split, by name.
+    """Frozen with the weights. base, sizes, start, pad, users, index, soft: the token layout. max_history: items the model
+    reads. repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share
+    codes. split: the recipe's settings of the split, by name.
     """
 
     base: int
@@ -65,10 +67,11 @@ class Settings:
     split: dict[str, Any]
     users: int = 0
     index: tuple[int, ...] = ()
+    soft: int = 0
 
     @property
     def layout(self) -> TokenLayout:
-        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users, tuple(self.index))
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users, tuple(self.index), self.soft)
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,11 @@ def _reads(recipe: Recipe, codes: CodeTable, layout: TokenLayout) -> str:
     if recipe.model.architecture == ONE_PASS:
         return text
     tokens = [int(token) for token in layout.to_tokens(np.asarray(codes.codes[:1]))[0]]
-    told = (
-        f"then {len(layout.index)} tokens of the user index, made of all items of the history, then "
-        if layout.index
-        else "then "
-    )
+    told = "then "
+    if layout.soft:
+        told += f"{layout.soft} vectors of the user adapter, made of the items before those that are read, then "
+    if layout.index:
+        told += f"{len(layout.index)} tokens of the user index, made of all items of the history, then "
     text += (
         f" As tokens: `{layout.start}`, {told}{layout.levels} tokens an item, by arithmetic and never through text; the item "
         f"`{codes.item_ids[0]}` is `{tokens}`. The answer is the {layout.levels} tokens of an item, found by genrec's search "
@@ -176,7 +176,8 @@ def _about(recipe: Recipe) -> str:
             f"(identifier `{choice.identifier}`, attention `{choice.attention}`, loss `{choice.loss}`)."
         )
     base = recipe.model.pretrained
-    kind = "T5 encoder-decoder" if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
+    of_t5 = "T5 encoder-decoder with DiscRec's branches" if recipe.model.discrec else "T5 encoder-decoder"
+    kind = of_t5 if recipe.model.architecture == ENCODER_DECODER else "Qwen3-architecture decoder"
     made = f"{base}, fine-tuned" if base else f"a {kind} trained from scratch"
     return (
         f"A generative recommender made by genrec: {made} to write the codes of the next item,\n"

@@ -13,19 +13,19 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from genrec.bundle import (
     BUNDLE,
     FUSION,
     INDEX,
     SCORER,
+    USER_ADAPTER,
     USER_INDEX,
     ServingSettings,
     Settings,
@@ -35,42 +35,33 @@ from genrec.bundle import (
 )
 from genrec.card import model_card
 from genrec.data.catalogue import Catalogue
-from genrec.data.interactions import Histories
 from genrec.data.splits import Split, Targets, exclude_seen_by_default
 from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.scorer import over_rows, save_scorer
 from genrec.decoding.snapshot import Snapshot
-from genrec.decoding.user_index import UserIndex
-from genrec.embedding.fused import ItemEmbedder
-from genrec.embedding.text import default_template, render
 from genrec.errors import BundleError, SettingError
 from genrec.evaluation.base import Tunable
 from genrec.evaluation.baselines import BASELINES, NEED_TEXTS, TRAINED, check_baselines
 from genrec.evaluation.evaluate import Result, evaluate, report_table
 from genrec.evaluation.leaks import check_leaks, report_leaks
+from genrec.learn import item_texts, learn_language_model, learn_one_pass, weights_of
 from genrec.manifest import MANIFEST, WORK, read_manifest
-from genrec.models.adapters import merged, save_plain
-from genrec.models.config import ENCODER_DECODER, ONE_PASS
-from genrec.models.decoder import build_decoder, save_text_tokenizer
-from genrec.models.encoder_decoder import build_encoder_decoder
-from genrec.models.one_pass.config import Shape
+from genrec.models.adapters import save_plain
+from genrec.models.config import ONE_PASS
+from genrec.models.decoder import save_text_tokenizer
 from genrec.models.one_pass.model import OnePassModel
-from genrec.models.pretrained import Named, check_pretrained
-from genrec.models.tokens import TokenLayout
+from genrec.models.pretrained import check_pretrained
 from genrec.published import PublishedCodes, read_codes
 from genrec.recipe import Recipe
 from genrec.recommender import Recommender
 from genrec.tables import Tables, read_tables, split_histories
-from genrec.tasks import mix_of
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
-from genrec.training.one_pass import train_one_pass
-from genrec.training.preference import post_train
 from genrec.training.reporters import check_reporters
-from genrec.training.trainer import TrainingResult, check_processes, train
+from genrec.training.trainer import check_processes
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +119,7 @@ def fit(
     _seed_everything(recipe.seed)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     began = time.perf_counter()
-    learn = _learn_one_pass if recipe.model.architecture == ONE_PASS else _learn_language_model
+    learn = learn_one_pass if recipe.model.architecture == ONE_PASS else learn_language_model
     ranker, trained = learn(
         recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
@@ -139,10 +130,12 @@ def fit(
         return out
     fused: dict[str, Any] | None = None
     if recipe.fusion.votes:
-        texts, most = _item_texts(tables.catalogue, recipe), recipe.training.validation_users
+        texts, most = item_texts(tables.catalogue, recipe), recipe.training.validation_users
         ranker.fusion, best = choose_fusion(ranker, split, texts, recipe.fusion, bool(exclude_seen), most, recipe.seed, scorer)
         fused = {"best_ndcg@10": best, **asdict(ranker.fusion.chosen)}
     model, layout = ranker.model, ranker.layout
+    user_index, adapter = (ranker.user_index, ranker.user_adapter) if isinstance(ranker, BeamRanker) else (None, None)
+    vectors_read = isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts
 
     limit = recipe.evaluation.max_questions
     questions = split.test.sample(limit, recipe.seed) if limit else split.test
@@ -157,7 +150,7 @@ def fit(
         "leaks": [asdict(leak) for leak in leaks],
         "users": len(split.train),
         "training_events": len(split.train.items),
-        "weights": _weights(model),
+        "weights": weights_of(model) + (weights_of(adapter) if adapter else 0),
         "seconds": time.perf_counter() - started,
         "training_seconds": training_seconds,
         "peak_memory_bytes": _peak_memory(),
@@ -171,9 +164,10 @@ def fit(
     index.save(out / INDEX, table.hash)
     if ranker.fusion:
         ranker.fusion.save(out / FUSION)
-    user_index = ranker.user_index if isinstance(ranker, BeamRanker) else None
     if user_index:
         user_index.save(out / USER_INDEX)
+    if adapter:
+        adapter.save(out / USER_ADAPTER)
     if scorer:
         save_scorer(scorer, out / SCORER)
     write_bundle(
@@ -184,6 +178,7 @@ def fit(
             _split_settings(recipe),
             layout.users,
             layout.index,
+            layout.soft,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,
@@ -196,7 +191,7 @@ def fit(
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
         card=model_card(out.name, recipe, results, tables.hashes, table, layout),
-        vectors=vectors if user_index or (isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts) else None,
+        vectors=vectors if user_index or adapter or vectors_read else None,
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)
@@ -241,78 +236,6 @@ def _split_settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.data.cut | {"questions": recipe.data.questions}
 
 
-def _learn_language_model(
-    recipe: Recipe,
-    tables: Tables,
-    snapshot: Snapshot,
-    split: Split,
-    counts: np.ndarray,
-    work: Path,
-    embedder: ItemEmbedder,
-    exclude_seen: bool,
-) -> tuple[BeamRanker, TrainingResult]:
-    """A language model that writes codes, trained."""
-    sizes, history = snapshot.index.sizes, recipe.training.max_history
-    build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
-    named = Named(snapshot.codes, _item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
-    user_index = _user_index(recipe, split.train, snapshot, work) if recipe.model.user_index else None
-    lead = 1 + len(recipe.model.user_index)
-    model, layout = build(recipe.model, sizes, lead + len(sizes) * (history + 1), named)
-    mix = None
-    if recipe.tasks.aligned:
-        text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
-        mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
-    log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, _weights(model) / 1e6, len(split.train))
-    logs = recipe.training.logging_folder or f"{work.parent}-logs"
-    trained = train(
-        model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
-        recipe.seed, snapshot.vectors, mix, user_index,
-    )  # fmt: skip
-    if recipe.post_training.method:
-        post = post_train(
-            model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
-            trained.best, recipe.seed, user_index,
-        )  # fmt: skip
-        trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
-    return BeamRanker(merged(model), layout, snapshot, recipe.decoding.beam_width, history, user_index=user_index), trained
-
-
-def _user_index(recipe: Recipe, train: Histories, snapshot: Snapshot, work: Path) -> UserIndex:
-    """The centroids of the user index. Of several processes the first learns them, and the others read what it wrote."""
-    path = work / "user_index.safetensors"
-    if processes.is_first():
-        assert snapshot.vectors is not None
-        UserIndex.fit(train, snapshot.vectors, recipe.model.user_index, recipe.seed).save(path)
-    processes.wait()
-    return UserIndex.load(path)
-
-
-def _learn_one_pass(
-    recipe: Recipe,
-    tables: Tables,
-    snapshot: Snapshot,
-    split: Split,
-    counts: np.ndarray,
-    work: Path,
-    embedder: ItemEmbedder,
-    exclude_seen: bool,
-) -> tuple[OnePassRanker, TrainingResult]:
-    """A network that scores all items at once, trained."""
-    sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width
-    assert snapshot.vectors is not None
-    if "vectors" not in recipe.one_pass.parts:
-        snapshot = replace(snapshot, vectors=None)
-    content = 0 if snapshot.vectors is None else snapshot.vectors.shape[1] - together
-    shape = Shape(
-        recipe.one_pass, sizes, len(counts), content, together if content else 0, recipe.training.max_history,
-        network.hidden_size, network.layers, network.heads, network.feed_forward, network.dropout,
-    )  # fmt: skip
-    model = OnePassModel(shape)
-    log.info("Training a one-pass model of %.1fM weights on %d users", _weights(model) / 1e6, len(split.train))
-    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed, work / "training")
-    return OnePassRanker(model, TokenLayout.from_scratch(sizes), snapshot, counts), trained
-
-
 def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, questions: Targets) -> list[Result]:
     """Measure the recipe's baselines on the same questions as the model. Raises what fitting them raises."""
     results, masked = [], exclude_seen_by_default(split.repeat_share)
@@ -321,17 +244,12 @@ def evaluate_baselines(catalogue: Catalogue, split: Split, recipe: Recipe, quest
             network = TRAINED[name](recipe.seed).fit(split.train, len(catalogue), split.validation, masked)
             results.append(evaluate(network, questions))
             continue
-        needed = _item_texts(catalogue, recipe) if name in NEED_TEXTS else len(catalogue)
+        needed = item_texts(catalogue, recipe) if name in NEED_TEXTS else len(catalogue)
         baseline = BASELINES[name](recipe.seed).fit(split.train, needed)
         if recipe.evaluation.tune_baselines and isinstance(baseline, Tunable):
             baseline.tune(split.validation, masked)
         results.append(evaluate(baseline, questions))
     return results
-
-
-def _item_texts(catalogue: Catalogue, recipe: Recipe) -> list[str]:
-    template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
-    return render(catalogue, template)
 
 
 def _open_work(out: Path, recipe: Recipe, hashes: dict[str, str], overwrite: bool) -> Path:
@@ -389,10 +307,6 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # libraries below us still draw from it
     torch.manual_seed(seed)
-
-
-def _weights(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _peak_memory() -> int:

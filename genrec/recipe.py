@@ -172,6 +172,11 @@ class Recipe:
                 "training.fsdp shards a model whose weights are all trained; it fails on the rows that train beside LoRA. "
                 "Set model.lora_rank to 0, or leave fsdp out; several processes then keep a copy of the model each."
             )
+        if self.training.fsdp != TrainingConfig().fsdp and self.model.user_adapter:
+            raise SettingError(
+                "training.fsdp shards the rows beside which the soft tokens of model.user_adapter stand. Leave one of them "
+                "out; several processes then keep a copy of the model each."
+            )
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
@@ -203,11 +208,12 @@ class Recipe:
                 f"{self.model.architecture!r} and model.pretrained {self.model.pretrained!r}. Name a causal language model (a "
                 "small one will do), or leave the section tasks out."
             )
-        if self.model.user_index and self.tasks.aligned:
-            raise SettingError(
-                "model.user_index stands before plain histories, and prompts in words have no place for it yet. Leave it or "
-                "the section tasks out."
-            )
+        for name in ("user_index", "user_adapter"):
+            if getattr(self.model, name) and self.tasks.aligned:
+                raise SettingError(
+                    f"model.{name} stands before plain histories, and prompts in words have no place for it yet. Leave it or "
+                    "the section tasks out."
+                )
         if self.training.distillation and self.tasks.aligned:
             raise SettingError("training.distillation learns from plain histories alone. Leave it or the section tasks out.")
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import FUSION, INDEX, SCORER, USER_INDEX, Bundle, read_bundle
+from genrec.bundle import FUSION, INDEX, SCORER, USER_ADAPTER, USER_INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
@@ -35,6 +35,7 @@ from genrec.decoding.scorer import load_scorer
 from genrec.decoding.snapshot import Query, Rules
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
+from genrec.models.user_adapter import UserAdapter
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,13 @@ class Recommender:
             return OnePassRanker(model, layout, snapshot, bundle.train_counts, width=self.width, fusion=fusion)
         width, history = bundle.serving.beam_width, bundle.settings.max_history
         user_index = UserIndex.load(bundle.folder / USER_INDEX) if layout.index else None
-        return BeamRanker(bundle.load_model(device), layout, snapshot, width, history, fusion=fusion, user_index=user_index)
+        user_adapter = UserAdapter.load(bundle.folder / USER_ADAPTER) if layout.soft else None
+        language_model = bundle.load_model(device)
+        if user_adapter:
+            user_adapter.to(language_model.device)
+        return BeamRanker(
+            language_model, layout, snapshot, width, history, fusion=fusion, user_index=user_index, user_adapter=user_adapter
+        )
 
     @classmethod
     def load(

@@ -10,7 +10,7 @@ import pytest
 from quick import QUICK
 
 from genrec.adapt import adapt, check_text_alone
-from genrec.bundle import USER_INDEX, Bundle, read_bundle
+from genrec.bundle import USER_ADAPTER, USER_INDEX, Bundle, read_bundle
 from genrec.cli import main
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
@@ -62,8 +62,8 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, fitted: Path, unseen: Shop
 
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory: pytest.TempPathFactory, shops: dict[str, Shop]) -> Path:
-    """A decoder over codes of texts, with a suffix level and a user index."""
-    small = {"text.collaborative_width": 0, "evaluation.baselines": [], "model.user_index": [4]}
+    """A decoder over codes of texts, with a suffix level, a user index and a user adapter."""
+    small = {"text.collaborative_width": 0, "evaluation.baselines": [], "model.user_index": [4], "model.user_adapter": "mean"}
     recipe = load_recipe(overrides=QUICK | small)
     return fit(*join_shops(shops), tmp_path_factory.mktemp("shops") / "decoder", recipe)
 
@@ -229,7 +229,8 @@ def test_a_language_model_is_adapted_where_its_codes_come_from_texts(
     ids = unseen[0].item_ids.tolist()
     [found] = Recommender.load(bundle.folder).recommend([ids[:2]], k=5)
     assert {item.item_id for item in found} <= set(ids[2:])
-    assert (bundle.folder / USER_INDEX).read_bytes() == (language_model / USER_INDEX).read_bytes()
+    for path in (USER_INDEX, USER_ADAPTER):
+        assert (bundle.folder / path).read_bytes() == (language_model / path).read_bytes(), path
     assert (
         evaluate_bundle(bundle.folder, unseen[1].table, max_questions=20, baselines=False).evaluation.results[0].questions == 20
     )

@@ -210,7 +210,8 @@ def test_a_window_is_told_what_its_user_had_before_all_that_is_learned(lengths: 
     assert sorted(number for number, _ in keys) == list(range(len(windows)))
     assert keys == [key for batch in batches for key in batch], "an epoch can be drawn again"
     for number, cut in keys:
-        window, before, skipped = told[number, cut]
+        window, before, skipped, read = told[number, cut]
+        assert before[len(before) - read :].tolist() == window[:skipped].tolist(), "what a model reads of it"
         labels = collate([window], np.array([[0]]), np.array([skipped]))["labels"][0]
         learned = (labels[labels != IGNORED] - layout.base).tolist()
         assert learned == window[skipped:].tolist()
@@ -234,9 +235,10 @@ def test_a_target_is_told_what_its_user_had_before_it(lengths: list[int]) -> Non
     told = ToldTargets(HistoryTargets(histories, 2))
     for user in range(len(histories)):
         for place, item in enumerate(histories[user].tolist()):
-            (_, target, _), before, _ = told[item]
+            (history, target, _), before, _, read = told[item]
             assert target == item
             assert before.tolist() == ([] if told.untold[item] else histories[user][:place].tolist())
+            assert before[len(before) - read :].tolist() == ([] if told.untold[item] else history.tolist())
 
 
 def test_one_target_in_four_is_an_unknown_users_wherever_it_stands() -> None:
@@ -251,8 +253,8 @@ def test_a_collator_writes_the_index_of_what_came_before_alone() -> None:
     layout = TokenLayout.from_scratch((16,), index=(6,))
     history, before = np.array([3, 4, 5]), np.array([1, 2, 3])
     [wanted] = layout.index_tokens(index.codes([before], vectors))
-    window = Told(history, before, 1)
-    target = Told((history, 7, None), before, 0)
+    window = Told(history, before, 1, 1)
+    target = Told((history, 7, None), before, 0, 3)
     for collate, one in ((Collator(codes, layout), window), (TargetCollator(codes, layout), target)):
         assert ToldCollator(collate, index, vectors)([one])["input_ids"][0, 1] == wanted
 

@@ -45,20 +45,21 @@ def beam_search(
     beam_width: int | Sequence[int] | Sequence[Sequence[int]],
     allowed: Allowed | None = None,
     static: bool | None = None,
+    soft: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` best items of each user.
 
     tokens, mask: [B, T], padded on the left (`write_histories`). beam_width: prefixes kept per step, or one number per level,
     or one per level for each user; a user's answer is that of its own width, whatever the others have.
     static: shapes depend on the arguments' shapes alone and nothing is read back from the device, as a CUDA graph needs
-    (default: on every device but the CPU, where fitting shapes are faster).
+    (default: on every device but the CPU, where fitting shapes are faster). soft: [B, S, H], of a user adapter.
     Returns (catalogue rows int64 [B, k], -1 where nothing is left; scores float32 [B, k], -inf there), best first.
     """
     allowed = allowed or Allowed()
     widths, narrower = _widths(beam_width, index.levels, tokens.device)
     if not len(index):
         return tokens.new_full((len(tokens), k), -1), torch.full((len(tokens), k), -torch.inf, device=tokens.device)
-    steps = start(model, tokens, mask)
+    steps = start(model, tokens, mask, soft)
     found = search(steps, steps.hidden, head, index, layout, widths, narrower, allowed, static)
     return _best(found.scores, index.rows_at(found.positions), k)
 

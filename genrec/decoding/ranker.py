@@ -18,11 +18,12 @@ from genrec.decoding.answers import Answer, as_arrays, check_sizes, under_caps
 from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.fusion import Fusion
 from genrec.decoding.snapshot import Query, Rules, Snapshot
-from genrec.decoding.steps import Head, check_model, start
+from genrec.decoding.steps import Head, Steps, check_model, start
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_integer
 from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
+from genrec.models.user_adapter import UserAdapter, outside
 
 # Memory that one decoding step may take for logits and candidates, in bytes; batches are cut to fit.
 STEP_MEMORY = 512 * 2**20
@@ -44,8 +45,10 @@ class BeamRanker:
         name: str = "genrec",
         fusion: Fusion | None = None,
         user_index: UserIndex | None = None,
+        user_adapter: UserAdapter | None = None,
     ) -> None:
-        """fusion: puts the candidates of a search in order, by more than the model says. user_index: of the layout's sizes."""
+        """fusion: puts the candidates of a search in order, by more than the model says. user_index: of the layout's sizes.
+        user_adapter: of the layout's soft tokens; the one in `model`, where that is being trained."""
         check_integer("beam_width", beam_width, 1, WIDEST)
         rows = embedding_rows(model)
         if rows < layout.vocabulary_size:
@@ -61,9 +64,15 @@ class BeamRanker:
                 f"{'none' if user_index is None else list(user_index.sizes)} and "
                 f"{'no' if snapshot.vectors is None else 'the'} vectors. Give a ranker what the model was trained with."
             )
+        if layout.soft != (user_adapter.tokens if user_adapter else 0) or (user_adapter and snapshot.vectors is None):
+            raise SettingError(
+                f"The model reads {layout.soft} soft tokens of a user adapter, which makes them of the items' vectors; got "
+                f"{'no adapter' if user_adapter is None else f'one of {user_adapter.tokens}'} and "
+                f"{'no' if snapshot.vectors is None else 'the'} vectors. Give a ranker what the model was trained with."
+            )
         self.model, self.layout, self.snapshot, self.head = model, layout, snapshot, Head(model)
         self.beam_width, self.max_history, self.name, self.fusion = beam_width, max_history, name, fusion
-        self.user_index = user_index
+        self.user_index, self.user_adapter = user_index, user_adapter
 
     def prompts(
         self,
@@ -81,6 +90,40 @@ class BeamRanker:
             whole = histories if older is None else [np.concatenate([older, history]) for history in histories]
             index = self.user_index.codes(whole, snapshot.vectors)
         return write_histories(latest, snapshot.codes, self.layout, users, index)
+
+    def outside(
+        self, histories: Sequence[np.ndarray], snapshot: Snapshot, older: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """What the user adapter reads of whole histories, by name (see `user_adapter.outside`); nothing where there is none.
+        older: see `prompts`."""
+        if self.user_adapter is None:
+            return {}
+        assert snapshot.vectors is not None
+        most, past = self.max_history, np.zeros(0, np.int64) if older is None else older
+        before = [np.concatenate([past, history[:-most]]) for history in histories]
+        return outside(before, [history[-most:] for history in histories], snapshot.vectors)
+
+    def soft_tokens(
+        self, histories: Sequence[np.ndarray], snapshot: Snapshot, older: np.ndarray | None = None
+    ) -> torch.Tensor | None:
+        """What stands in the places of soft tokens: [B, S, H] where there is an adapter. older: see `prompts`."""
+        if self.user_adapter is None:
+            return None
+        device = next(self.model.parameters()).device
+        told = self.outside(histories, snapshot, older)
+        return self.user_adapter(**{name: torch.from_numpy(array).to(device) for name, array in told.items()})
+
+    def begin(
+        self,
+        histories: Sequence[np.ndarray],
+        snapshot: Snapshot,
+        users: Sequence[str | None] | None = None,
+        older: np.ndarray | None = None,
+    ) -> Steps:
+        """The histories read, as `prompts` takes them; ready to write codes."""
+        device = next(self.model.parameters()).device
+        tokens, mask = (torch.from_numpy(array).to(device) for array in self.prompts(histories, snapshot, users, older))
+        return start(self.model, tokens, mask, self.soft_tokens(histories, snapshot, older))
 
     def rank(
         self,
@@ -153,8 +196,7 @@ class BeamRanker:
         for begin in range(0, len(rows), EXPLAINED):
             part = slice(begin, begin + EXPLAINED)
             some = histories[part]
-            tokens, mask = self.prompts(some, snapshot, [user] * len(some), older)
-            steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+            steps = self.begin(some, snapshot, [user] * len(some), older)
             wanted = torch.from_numpy(snapshot.codes[rows[part]].astype(np.int64)).to(device)
             hidden, first = steps.hidden, layout.base
             for level, size in enumerate(layout.sizes):
@@ -185,7 +227,8 @@ class BeamRanker:
         """Rows and scores of the best candidates of each query, without caps: [B, most that any needs]."""
         device = next(self.model.parameters()).device
         snapshot = snapshot.to(device)
-        tokens, mask = self.prompts([query.history for query in queries], snapshot, [query.user for query in queries])
+        histories = [query.history for query in queries]
+        tokens, mask = self.prompts(histories, snapshot, [query.user for query in queries])
         found, scores = beam_search(
             self.model,
             self.head,
@@ -196,6 +239,7 @@ class BeamRanker:
             max(min(query.widths) if query.rules.caps or self.fusion else query.k for query in queries),
             [query.widths for query in queries],
             snapshot.allowed([query.rules.bitmap for query in queries], kept_out),
+            soft=self.soft_tokens(histories, snapshot),
         )
         return found.cpu().numpy(), scores.cpu().numpy()
 

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from genrec.errors import SettingError
+from genrec.models.discrec import DiscRecConfig
 from genrec.models.pretrained import RELATIVE
+from genrec.models.user_adapter import read_inputs
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +45,16 @@ class Steps(Protocol):
 
 
 class CausalSteps:
-    """Steps of a decoder-only model. tokens: int64 [B, T], mask: bool [B, T], padded on the left."""
+    """Steps of a decoder-only model. tokens: int64 [B, T], mask: bool [B, T], padded on the left. soft: see `start`."""
 
-    def __init__(self, model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> None:
+    def __init__(self, model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None = None) -> None:
         self.decoder = model.get_decoder()
         self.dtype = model.dtype
         self.mask, self.lengths, self.level = mask, mask.sum(1), 0
         self.cache = DynamicCache()
         self.seen = torch.zeros(len(tokens), 1, 0, dtype=torch.bool, device=tokens.device)  # [B, W, S]
         output = self.decoder(
-            input_ids=tokens,
+            **read_inputs(model, tokens, mask, soft),
             attention_mask=mask.long(),
             position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
             past_key_values=self.cache,
@@ -79,11 +81,13 @@ class CausalSteps:
 
 
 class Seq2SeqSteps:
-    """Steps of a T5-like encoder-decoder. tokens: int64 [B, T], mask: bool [B, T]: what the encoder reads."""
+    """Steps of a T5-like encoder-decoder. tokens: int64 [B, T], mask: bool [B, T]: what the encoder reads. soft: see
+    `start`."""
 
-    def __init__(self, model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> None:
+    def __init__(self, model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None = None) -> None:
         self.decoder, self.dtype, self.mask = model.get_decoder(), model.dtype, mask.long()
-        self.encoded = model.get_encoder()(input_ids=tokens, attention_mask=self.mask).last_hidden_state
+        inputs = read_inputs(model, tokens, mask, soft)
+        self.encoded = model.get_encoder()(**inputs, attention_mask=self.mask).last_hidden_state
         self.cross = DynamicCache()
         start = model.config.decoder_start_token_id
         self.paths = torch.full((len(tokens), 1, 1), start, dtype=torch.int64, device=tokens.device)  # [B, W, level + 1]
@@ -110,9 +114,10 @@ class Seq2SeqSteps:
         return output.last_hidden_state.view(users, width, length, -1)[:, :, -1]
 
 
-def start(model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Steps:
-    """Read the histories and be ready to write codes."""
-    return (Seq2SeqSteps if model.config.is_encoder_decoder else CausalSteps)(model, tokens, mask)
+def start(model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None = None) -> Steps:
+    """Read the histories and be ready to write codes. soft: [B, S, H], what a user adapter made for the places of the
+    layout."""
+    return (Seq2SeqSteps if model.config.is_encoder_decoder else CausalSteps)(model, tokens, mask, soft)
 
 
 def check_model(model: PreTrainedModel, most_tokens: int) -> None:
@@ -125,7 +130,7 @@ def check_model(model: PreTrainedModel, most_tokens: int) -> None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     name = type(model).__name__
-    if model.config.is_encoder_decoder and model.config.model_type not in RELATIVE:
+    if model.config.is_encoder_decoder and model.config.model_type not in (*RELATIVE, DiscRecConfig.model_type):
         raise SettingError(
             f"Of encoder-decoders only those with relative positions are decoded exactly ({', '.join(RELATIVE)}); {name} is of "
             f"type {model.config.model_type!r}. Use a T5."

@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories
 from genrec.decoding.ranker import STEP_MEMORY, BeamRanker
-from genrec.decoding.steps import start
 from genrec.errors import SettingError, check_integer
 
 
@@ -63,8 +62,7 @@ def unconstrained_search(ranker: BeamRanker, histories: Histories, k: int, width
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    tokens, mask = ranker.prompts(histories.to_lists(), ranker.snapshot, histories.user_ids.tolist())
-    steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+    steps = ranker.begin(histories.to_lists(), ranker.snapshot, histories.user_ids.tolist())
     hidden = steps.hidden
     vocabulary = model.get_output_embeddings().weight.shape[0]
     paths = torch.zeros(len(histories), 1, 0, dtype=torch.int64, device=device)

@@ -12,7 +12,6 @@ import torch
 from genrec.data.interactions import Histories
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
-from genrec.decoding.steps import start
 from genrec.errors import check_integer
 
 BATCH = 64  # histories read at once
@@ -27,7 +26,7 @@ def user_vectors_of(ranker: BeamRanker | OnePassRanker, histories: Histories) ->
     """
     if isinstance(ranker, OnePassRanker):
         return _one_pass_vectors(ranker, histories)
-    model, device = ranker.model, next(ranker.model.parameters()).device
+    model = ranker.model
     kept = np.minimum(histories.lengths, ranker.max_history)
     order = np.argsort(-kept, kind="stable")  # histories of one length together: little padding
     found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(histories)
@@ -36,8 +35,7 @@ def user_vectors_of(ranker: BeamRanker | OnePassRanker, histories: Histories) ->
     for begin in range(0, len(order), BATCH):
         users = order[begin : begin + BATCH]
         names = histories.user_ids[users].tolist()
-        tokens, mask = ranker.prompts([histories[user] for user in users], ranker.snapshot, names)
-        steps = start(model, torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+        steps = ranker.begin([histories[user] for user in users], ranker.snapshot, names)
         for user, vector in zip(users, steps.hidden[:, 0].float().cpu().numpy(), strict=True):
             found[user] = vector
     model.train(was_training)

@@ -20,7 +20,10 @@ from transformers.models.auto.modeling_auto import (
 
 from genrec.errors import BundleError, MissingDependencyError
 from genrec.models.config import ENCODER_DECODER, ModelConfig
+from genrec.models.discrec import DiscRecForConditionalGeneration
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import NAME as USER_ADAPTER
+from genrec.models.user_adapter import adapter_of
 
 # Types of configurations, and names of classes, that transformers and with it vLLM load as language models.
 TYPES = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES}
@@ -46,6 +49,7 @@ def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, 
         use_dora=config.dora,
         target_modules="all-linear",
         trainable_token_indices=trainable,
+        modules_to_save=None if adapter_of(model) is None else [USER_ADAPTER],  # trained in full, as the rows are
         task_type="SEQ_2_SEQ_LM" if config.architecture == ENCODER_DECODER else "CAUSAL_LM",
     )
     return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has
@@ -129,7 +133,7 @@ def check_plain(model: nn.Module) -> None:
             "The model's weights are packed into fewer bits, which rounds scores and which not every engine reads. Save it in "
             "full precision: genrec.models.adapters.merged unpacks the base of adapters; train other models unpacked."
         )
-    if type(model).__name__ not in CLASSES:
+    if type(model).__name__ not in CLASSES and not isinstance(model, DiscRecForConditionalGeneration):
         raise BundleError(
             f"{type(model).__name__} is no language model of transformers, so neither AutoModelForCausalLM nor vLLM could load "
             "it. Save one that they know, such as Qwen3ForCausalLM; what is built around it stays out of the bundle."

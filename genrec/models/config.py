@@ -5,6 +5,7 @@ from typing import Literal
 
 from genrec.errors import SettingError, check_choice, check_integer
 
+POOLINGS = ("attention", "mean")  # of the user adapter
 DECODER, ENCODER_DECODER, ONE_PASS = ARCHITECTURES = ("decoder", "encoder-decoder", "one-pass")
 
 
@@ -21,10 +22,13 @@ class ModelConfig:
     items.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
     attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
-    blocks. user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
+    blocks. discrec: whether an encoder-decoder from scratch mixes what the codes of an item say together into what it reads
+    (DiscRec). user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
     none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all items of a history have
-    in common, as one token a level before the items; empty for none. dropout: attention and residual dropout of a model from
-    scratch, and the dropout of LoRA adapters.
+    in common, as one token a level before the items; empty for none. user_adapter: how the items before those that the model
+    reads become soft tokens of their user, pooled by "attention" or by their "mean"; None for no such tokens.
+    user_adapter_tokens: how many there are. dropout: attention and residual dropout of a model from scratch, and the dropout of
+    LoRA adapters.
     """
 
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
@@ -38,8 +42,11 @@ class ModelConfig:
     heads: int = 4
     head_size: int | None = None
     feed_forward: int = 512
+    discrec: bool = False
     user_tokens: int = 0
     user_index: tuple[int, ...] = ()
+    user_adapter: Literal["attention", "mean"] | None = None
+    user_adapter_tokens: int = 1
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -64,6 +71,13 @@ class ModelConfig:
                 f"model.user_tokens is for an encoder-decoder, as in TIGER; got {self.user_tokens} with {self.architecture!r}. "
                 f"Set model.architecture to {ENCODER_DECODER!r}, or leave it out."
             )
+        if self.discrec and (self.architecture != ENCODER_DECODER or self.pretrained is not None):
+            raise SettingError(
+                f"model.discrec is of a T5 from scratch; model.architecture is {self.architecture!r} and model.pretrained "
+                f"{self.pretrained!r}. Set the one to {ENCODER_DECODER!r} and the other to null, or leave discrec out."
+            )
+        if self.discrec and self.hidden_size % 2:
+            raise SettingError(f"hidden_size must be even, got {self.hidden_size}: model.discrec has two heads of its own.")
         object.__setattr__(self, "user_index", tuple(self.user_index))
         for size in self.user_index:
             check_integer("each number of model.user_index", size, 2, 65_536)
@@ -72,6 +86,7 @@ class ModelConfig:
                 f"model.user_index is tokens that a language model reads, and model.architecture is {ONE_PASS!r}. Make it "
                 f"{DECODER!r} or {ENCODER_DECODER!r}, or leave user_index out."
             )
+        self._check_adapter()
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)
             if self.head_size % 2:
@@ -83,6 +98,32 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise SettingError(f"dropout must be from 0 to below 1, got {self.dropout}.")
+
+    def _check_adapter(self) -> None:
+        check_integer("model.user_adapter_tokens", self.user_adapter_tokens, 1, 64)
+        if self.user_adapter is None:
+            if self.user_adapter_tokens != 1:
+                raise SettingError(
+                    f"model.user_adapter_tokens is {self.user_adapter_tokens}, and there is no adapter to make them. Set "
+                    "model.user_adapter to 'attention' or 'mean', or leave it out."
+                )
+            return
+        check_choice("model.user_adapter", self.user_adapter, POOLINGS)
+        if self.architecture == ONE_PASS:
+            raise SettingError(
+                f"model.user_adapter makes soft tokens that a language model reads, and model.architecture is {ONE_PASS!r}. "
+                f"Make it {DECODER!r} or {ENCODER_DECODER!r}, or leave user_adapter out."
+            )
+
+    @property
+    def soft_tokens(self) -> int:
+        """Places for soft tokens behind [start]."""
+        return 0 if self.user_adapter is None else self.user_adapter_tokens
+
+    @property
+    def lead(self) -> int:
+        """Tokens before the first item of a history."""
+        return 1 + self.soft_tokens + len(self.user_index)
 
     @property
     def head_width(self) -> int:

@@ -15,17 +15,21 @@ from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCa
 from genrec.models.config import ModelConfig
 from genrec.models.pretrained import Named, load_grown
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import add_user_adapter
 
 
 def build_decoder(
-    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None, width: int = 0
 ) -> tuple[PreTrainedModel, TokenLayout]:
     """The model to train and its token layout. `max_tokens` is the longest sequence it will see. named: what the rows of a
-    pretrained model's codes begin with, if not the mean of all words. Raises as `load_grown`."""
+    pretrained model's codes begin with, if not the mean of all words. width: of the item vectors, which a user adapter reads.
+    Raises as `load_grown`."""
     if config.pretrained is None:
-        layout = TokenLayout.from_scratch(sizes, index=config.user_index)
-        return from_scratch(config, layout, max_tokens), layout
-    return load_grown(config, sizes, max_tokens, named)
+        layout = TokenLayout.from_scratch(sizes, index=config.user_index, soft=config.soft_tokens)
+        model = from_scratch(config, layout, max_tokens)
+        add_user_adapter(model, config, width)
+        return model, layout
+    return load_grown(config, sizes, max_tokens, named, width)
 
 
 def from_scratch(config: ModelConfig, layout: TokenLayout, max_tokens: int) -> PreTrainedModel:

@@ -26,6 +26,7 @@ from genrec.errors import SettingError
 from genrec.models.adapters import TYPES, keep_trainable, quantization_of, require_adapters, with_lora
 from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import add_user_adapter
 from genrec.models.words import Texts, Words
 
 # The optimiser's answer to "how far off was the random start of a new row": larger than the noise that breaks ties, smaller
@@ -80,13 +81,14 @@ def check_pretrained(config: ModelConfig) -> None:
 
 
 def load_grown(
-    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None
+    config: ModelConfig, sizes: tuple[int, ...], max_tokens: int, named: Named | None = None, width: int = 0
 ) -> tuple[PreTrainedModel, TokenLayout]:
     """The pretrained model with one new row per new token, in and out, started near the mean of the known rows, or with
     `named` near those of the words of its items.
 
     With `lora_rank` > 0 the model comes wrapped by peft: adapters on every linear layer, and of the embeddings only the new
-    rows trained. Raises as `check_pretrained`, and `SettingError` for a model too short for `max_tokens`.
+    rows trained. width: of the item vectors, which a user adapter reads. Raises as `check_pretrained`, and `SettingError` for a
+    model too short for `max_tokens`.
     """
     assert config.pretrained is not None
     check_pretrained(config)
@@ -102,13 +104,14 @@ def load_grown(
     if longest is not None and longest < max_tokens:
         raise SettingError(
             f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
-            f"Lower training.max_history to {(longest - 1 - len(config.user_index)) // len(sizes) - 1} or less."
+            f"Lower training.max_history to {(longest - config.lead) // len(sizes) - 1} or less."
         )
     layout = _layout(config, text_tokenizer, embedding_rows(model), sizes)
     words = None if named is None else word_shares(named, layout, text_tokenizer)
     tied = grow(model, layout, words)
     model.config.pad_token_id = layout.pad
     keep_trainable(model)
+    add_user_adapter(model, config, width)
     if config.lora_rank:
         model = with_lora(model, layout, config, tied)
     return model, layout
@@ -132,7 +135,7 @@ def _layout(config: ModelConfig, text_tokenizer: PreTrainedTokenizerBase, rows: 
     if not starts:
         raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
     pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
-    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens, config.user_index)
+    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens, config.user_index, config.soft_tokens)
 
 
 def word_shares(named: Named, layout: TokenLayout, text_tokenizer: PreTrainedTokenizerBase) -> csr_array:

@@ -5,7 +5,8 @@ and what never is text can never be typed by a user: no message spells an item b
 
 A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens. A model that knows users
 (TIGER, arXiv 2305.05065) reads one of `users` more tokens in the place of [start], onto which the user's id is hashed. One with
-a user index (decoding/user_index.py) reads a token for each of its levels behind [start].
+a user index (decoding/user_index.py) reads a token for each of its levels behind [start]. One with a user adapter
+(user_adapter.py) has places behind [start], before the index, that hold no token: vectors stand there.
 Legend: `B` histories, `T` tokens of the longest one, `L` levels, `U` levels of the user index.
 """
 
@@ -25,7 +26,7 @@ PAD, START, FIRST_CODE = 0, 1, 2  # token ids of a model built from scratch
 class TokenLayout:
     """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler; users:
     tokens behind the codes that user ids are hashed onto; index: codes per level of the user index, whose tokens come last: one
-    for the unknown user, then those of each level."""
+    for the unknown user, then those of each level; soft: places for soft tokens, which no token stands for."""
 
     base: int
     sizes: tuple[int, ...]
@@ -33,12 +34,13 @@ class TokenLayout:
     pad: int
     users: int = 0
     index: tuple[int, ...] = ()
+    soft: int = 0
 
     @classmethod
-    def from_scratch(cls, sizes: Sequence[int], users: int = 0, index: Sequence[int] = ()) -> "TokenLayout":
+    def from_scratch(cls, sizes: Sequence[int], users: int = 0, index: Sequence[int] = (), soft: int = 0) -> "TokenLayout":
         """Layout of a model that knows nothing but codes, and users if any: pad, start, then the codes, then the users, then
         the user index."""
-        return cls(FIRST_CODE, tuple(sizes), START, PAD, users, tuple(index))
+        return cls(FIRST_CODE, tuple(sizes), START, PAD, users, tuple(index), soft)
 
     @property
     def levels(self) -> int:
@@ -62,7 +64,7 @@ class TokenLayout:
     @property
     def lead(self) -> int:
         """Tokens before the first item of a history."""
-        return 1 + len(self.index)
+        return 1 + self.soft + len(self.index)
 
     def index_tokens(self, index: np.ndarray) -> np.ndarray:
         """Codes of the user index [..., U], -1 for an unknown user's -> token ids [..., U], int64."""
@@ -112,8 +114,9 @@ def write_histories(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Histories of catalogue rows -> (token ids [B, T], mask [B, T]), padded on the left so that all end together.
 
-    codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. index: their user index, int64
-    [B, U], -1 for an unknown user's codes (None: all unknown). An empty history is its first token alone, and its index.
+    codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. index: their user index, int64 [B,
+    U], -1 for an unknown user's codes (None: all unknown). An empty history is its first token alone, and its index. Places for
+    soft tokens hold the pad token, and are in the mask.
     """
     users = [None] * len(histories) if users is None else users
     told = layout.index_tokens(np.full((len(histories), len(layout.index)), -1) if index is None else index)

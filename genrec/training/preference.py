@@ -34,6 +34,7 @@ from genrec.decoding.snapshot import Snapshot
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import adapter_of
 from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.preference_losses import candidate_log_probs, group_loss, preference_loss
@@ -121,7 +122,8 @@ def post_train(
     where the rollouts teach nothing.
     """
     widest, most = max(training.validation_beam, config.rollouts + 1), training.max_history
-    ranker = BeamRanker(model, layout, snapshot, widest, most, user_index=user_index)
+    adapter = adapter_of(model)
+    ranker = BeamRanker(model, layout, snapshot, widest, most, user_index=user_index, user_adapter=adapter)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     rollouts = make_rollouts(ranker, split.train, config, exclude_seen, seed)
     behind = -(-rollouts.items.shape[1] * (layout.levels - 1) // layout.levels)  # what candidates take, in items
@@ -157,7 +159,7 @@ def post_train(
         data_collator=RolloutCollator(ranker),
         callbacks=[MarkComplete()],
         batches=batches,
-        ranker=BeamRanker(model, layout, snapshot, training.validation_beam, most, user_index=user_index),
+        ranker=BeamRanker(model, layout, snapshot, training.validation_beam, most, user_index=user_index, user_adapter=adapter),
         questions=split.validation.sample(training.validation_users, seed),
         exclude_seen=exclude_seen,
     )
@@ -225,7 +227,7 @@ def advantages(right: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 class RolloutCollator:
     """Rollouts -> `input_ids`, `attention_mask` [B, T], `codes` [B, G, L], all int64; `reference`, `values` float32 [B, G];
-    `there` bool [B, G]."""
+    `candidates` bool [B, G], which places hold one; and what a user adapter reads."""
 
     def __init__(self, ranker: BeamRanker) -> None:
         self.ranker, self.codes = ranker, ranker.snapshot.codes
@@ -240,7 +242,8 @@ class RolloutCollator:
             "codes": self.codes[rows].astype(np.int64),  # an empty place gets the codes of some item, and counts for nothing
             "reference": np.where(rows < 0, 0, np.stack(reference)).astype(np.float32),
             "values": np.stack(values),
-            "there": rows >= 0,
+            "candidates": rows >= 0,
+            **self.ranker.outside(histories, self.ranker.snapshot),
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
@@ -258,9 +261,10 @@ class PreferenceTrainer(RecommendationTrainer):
         """The loss of the method. inputs: as `RolloutCollator` gives them."""
         plain, ranker = self.accelerator.unwrap_model(model).eval(), self.ranker
         found = candidate_log_probs(
-            plain, ranker.head, ranker.layout, inputs["input_ids"], inputs["attention_mask"], inputs["codes"]
-        )
-        reference, there = inputs["reference"], inputs["there"]
+            plain, ranker.head, ranker.layout, inputs["input_ids"], inputs["attention_mask"], inputs["codes"],
+            self.soft_tokens(inputs),
+        )  # fmt: skip
+        reference, there = inputs["reference"], inputs["candidates"]
         if self.config.method == "dpo":
             loss = preference_loss(found, reference, there, self.config.beta)
         else:

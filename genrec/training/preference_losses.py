@@ -16,15 +16,22 @@ from transformers import PreTrainedModel
 
 from genrec.decoding.steps import Head
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import read_inputs
 
 CLIP = 0.2  # how far the probability of an item may move before GRPO stops pushing it
 
 
 def candidate_log_probs(
-    model: PreTrainedModel, head: Head, layout: TokenLayout, tokens: Tensor, mask: Tensor, codes: Tensor
+    model: PreTrainedModel,
+    head: Head,
+    layout: TokenLayout,
+    tokens: Tensor,
+    mask: Tensor,
+    codes: Tensor,
+    soft: Tensor | None = None,
 ) -> Tensor:
     """log P of each candidate under the full softmax: float32 [B, G]. tokens, mask: [B, T], padded on the left
-    (`write_histories`). codes: int64 [B, G, L]."""
+    (`write_histories`). codes: int64 [B, G, L]. soft: [B, S, H], of a user adapter."""
     users, group, levels = codes.shape
     length, device = tokens.shape[1], tokens.device
     mask = mask.bool()
@@ -38,8 +45,9 @@ def candidate_log_probs(
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
     additive = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
     positions = torch.cat([(mask.long().cumsum(1) - 1).clamp(min=0), mask.sum(1, keepdim=True) + steps], dim=1)
+    behind = torch.cat([mask, torch.ones_like(written, dtype=torch.bool)], dim=1)
     hidden = model.get_decoder()(
-        input_ids=torch.cat([tokens, written], dim=1),
+        **read_inputs(model, torch.cat([tokens, written], dim=1), behind, soft),
         attention_mask=additive.unsqueeze(1),
         position_ids=positions,
         use_cache=False,

@@ -43,6 +43,7 @@ from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
 from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import adapter_of, read_inputs
 from genrec.training import processes
 from genrec.training.config import TrainingConfig
 from genrec.training.distillation import Distillation
@@ -135,6 +136,9 @@ class RecommendationTrainer(Trainer):
     ) -> Any:
         """The language model's loss over all that is learned in a step, by whatever process and in whatever part of it; and
         where the model has a head for it, that of distillation."""
+        if (soft := self.soft_tokens(inputs)) is not None:
+            tokens, mask = inputs.pop("input_ids"), inputs["attention_mask"]
+            inputs |= read_inputs(self.accelerator.unwrap_model(model), tokens, mask, soft)
         if self.ranker.model.config.is_encoder_decoder:  # T5's own is the mean of what it sees at once
             outputs = model(**inputs)
             logits, labels = outputs.logits, inputs["labels"]
@@ -148,6 +152,11 @@ class RecommendationTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         loss = loss + self.accelerator.unwrap_model(model).distillation(outputs.hidden_states[-1], items)
         return (loss, outputs) if return_outputs else loss
+
+    def soft_tokens(self, inputs: dict[str, Any]) -> torch.Tensor | None:
+        """Those of a batch, whose parts for the user adapter are taken out of it; None without one."""
+        adapter = self.ranker.user_adapter
+        return None if adapter is None else adapter(*(inputs.pop(name) for name in ("older", "there", "recent")))
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search in the first process."""
@@ -249,7 +258,15 @@ def train(
         fsdp_config=sharding if sharded else None,
         **processes.trainer_arguments(sharded),
     )
-    ranker = BeamRanker(model, layout, snapshot, config.validation_beam, config.max_history, user_index=user_index)
+    adapter = adapter_of(model)
+    if adapter is not None and sharded:
+        raise SettingError(
+            "training.fsdp shards the rows that stand beside the soft tokens of model.user_adapter. Leave one of them out; "
+            "several processes then keep a copy of the model each."
+        )
+    ranker = BeamRanker(
+        model, layout, snapshot, config.validation_beam, config.max_history, user_index=user_index, user_adapter=adapter
+    )
     trainer = RecommendationTrainer(
         model=copy.deepcopy(model) if sharded else model,
         args=arguments,
@@ -295,7 +312,7 @@ def _examples(
     user_index: UserIndex | None,
 ) -> tuple[Dataset, Batches, Callable[[list[Any]], dict[str, torch.Tensor]]]:
     """What the model learns from, in which batches, and how a batch is written."""
-    size = layout.levels, config.batch_tokens, seed, layout.lead
+    size, adapter = (layout.levels, config.batch_tokens, seed, layout.lead), adapter_of(model)
     examples: Dataset
     batches: Batches
     collate: Collator | TargetCollator
@@ -306,14 +323,16 @@ def _examples(
         told: Dataset = ToldTargets(targets)
     else:
         windows = HistoryWindows(histories, config.max_history, config.windows_per_user)
-        kind = LengthBatches if user_index is None else ToldBatches
-        examples, batches = windows, kind(windows.lengths, *size)
+        examples, batches = windows, LengthBatches(windows.lengths, *size)
+        if user_index or adapter:  # a query is made of items of the window, and those must not be learned
+            cut = user_index is not None or (adapter is not None and adapter.pooling == "attention")
+            batches = ToldBatches(windows.lengths, *size, cut=cut)
         collate = Collator(snapshot.codes, layout, items=config.distillation > 0)
         told = ToldWindows(windows)
-    if user_index is None:
+    if user_index is None and adapter is None:
         return examples, batches, collate
     assert snapshot.vectors is not None
-    return told, batches, ToldCollator(collate, user_index, snapshot.vectors)
+    return told, batches, ToldCollator(collate, user_index, snapshot.vectors, adapter is not None)
 
 
 def check_processes(config: TrainingConfig) -> bool:

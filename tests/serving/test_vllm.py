@@ -189,6 +189,22 @@ def test_a_pretrained_model_is_served_as_torch_serves_it_after_adapters_were_fol
         engine.close()
 
 
+def test_what_a_user_had_before_the_window_reaches_vllm_as_index_and_soft_tokens(shop: Shop, tmp_path: Path) -> None:
+    told = {"model.user_index": [8, 4], "model.user_adapter": "attention", "training.max_history": 2}
+    shape = {"model.architecture": "encoder-decoder", "model.discrec": True}
+    folder = fit(shop[0].table, shop[1].table, tmp_path / "bundle", load_recipe(overrides=QUICK | told | shape))
+    recommender = Recommender.load(folder)
+    ids = recommender.bundle.catalogue.item_ids.tolist()
+    engine = VllmEngine(folder)
+    try:
+        one = recommender.prepare([[*ids[:8], *ids[60:62]], [*ids[30:38], *ids[60:62]], []], Request(k=10, exclude_seen=False))
+        found = engine.submit(one.queries, one.version).result()
+        assert_same(recommender, one, found)
+        assert not np.allclose(found[0][1], found[1][1]), "what they had before is not the same"
+    finally:
+        engine.close()
+
+
 def test_a_one_pass_model_with_its_votes_is_served_by_the_same_plugin(shop: Shop, tmp_path: Path) -> None:
     recipe = load_recipe(overrides=QUICK | {"model.architecture": "one-pass", "fusion.votes": ["cooccurrence", "texts"]})
     bundle = fit(shop[0].table, shop[1].table, tmp_path / "one_pass", recipe)

@@ -6,16 +6,18 @@ Trains all of `RUNS` one after the other, and leaves weights and logs in FOLDER/
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from test_training import CODES, SIZES, walkers
 
 from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
@@ -26,11 +28,12 @@ from genrec.training.trainer import MarkComplete, train
 
 @dataclass(frozen=True)
 class Run:
-    """killed: it dies after its first epoch, and is started again."""
+    """killed: it dies after its first epoch, and is started again. told: it reads a user index, and soft tokens."""
 
     architecture: str = "decoder"
     dropout: float = 0.0  # what is drawn differs between one process and several
     killed: bool = False
+    told: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -38,6 +41,7 @@ SHARDED = {"fsdp": "full_shard"}
 RUNS = {
     "ddp": Run(),
     "ddp-t5": Run("encoder-decoder", settings={"learning_rate": 1e-3}),
+    "ddp-told": Run(told=True, settings={"max_history": 4}),
     "ddp-whole": Run(dropout=0.1),
     "ddp-killed": Run(dropout=0.1, killed=True),
     "fsdp": Run(settings=SHARDED),
@@ -50,14 +54,19 @@ def run(folder: Path, asked: Run) -> None:
     """Batches of 40 tokens are 1 to 4 histories, so that a process may have none of its own in a step."""
     quick = {"epochs": 2, "batch_tokens": 40, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
     shape = ModelConfig(
-        asked.architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=asked.dropout  # type: ignore[arg-type]
+        asked.architecture, hidden_size=32, layers=1, heads=2, feed_forward=64, dropout=asked.dropout,  # type: ignore[arg-type]
+        user_index=(3, 2) if asked.told else (), user_adapter="attention" if asked.told else None,
     )  # fmt: skip
+    vectors = np.random.default_rng(0).normal(size=(len(CODES), 6)).astype(np.float32)
 
     def go() -> torch.nn.Module:
         torch.manual_seed(0)
-        model, layout = (build_decoder if asked.architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
-        config = TrainingConfig(**(quick | asked.settings))
-        train(model, layout, Snapshot.of(CODES, SIZES), walkers(16), config, folder / "work", False)
+        build = build_decoder if asked.architecture == "decoder" else build_encoder_decoder
+        model, layout = build(shape, SIZES, 64, width=vectors.shape[1])
+        config, split = TrainingConfig(**(quick | asked.settings)), walkers(16)
+        snapshot = replace(Snapshot.of(CODES, SIZES), vectors=vectors)
+        index = UserIndex.fit(split.train, vectors, shape.user_index, 0) if asked.told else None
+        train(model, layout, snapshot, split, config, folder / "work", False, user_index=index)
         return model
 
     if asked.killed:

@@ -29,7 +29,7 @@ def test_rows_are_fitted_once_and_compared_and_other_settings_are_refused(
     spec.loader.exec_module(script)
     monkeypatch.setattr(script, "BASE", script.BASE | {"words": 400, "epochs": 2})
     items, events = write_shop(tmp_path, users=80, items=40, seed=0)
-    rows = ["next item", "T5", "base, text rows, mix", "LoRA"]
+    rows = ["next item", "T5", "DiscRec", "base, text rows, mix", "LoRA"]
     settings = [f"{name}={value}" for name, value in SMALL.items() if not name.startswith("evaluation")]
 
     def run(*more: str) -> str:

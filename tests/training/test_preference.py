@@ -132,7 +132,7 @@ def test_prompts_are_training_histories_without_their_last_items(trained: Traine
     now = candidate_log_probs(
         trained[0].eval(), ranker_of(trained).head, trained[1], some["input_ids"], some["attention_mask"], some["codes"]
     )
-    there = some["there"]
+    there = some["candidates"]
     np.testing.assert_allclose(now[there].detach().numpy(), some["reference"][there].numpy(), atol=1e-4)
     assert len(make_rollouts(ranker_of(trained), split.train, PostTrainingConfig("dpo", prompts=7), False, 0)) == 7
 
@@ -150,7 +150,7 @@ def test_the_item_that_was_taken_gains_on_what_the_beam_found_instead(trained: T
             found = candidate_log_probs(
                 of.eval(), ranker_of(trained, of).head, trained[1], batch["input_ids"], batch["attention_mask"], batch["codes"]
             )
-        others = found[:, 1:].masked_fill(~batch["there"][:, 1:], -torch.inf).logsumexp(1)
+        others = found[:, 1:].masked_fill(~batch["candidates"][:, 1:], -torch.inf).logsumexp(1)
         return float((found[:, 0] - others).mean())
 
     assert margin(model) > margin(trained[0]) + 0.1

@@ -1,0 +1,128 @@
+"""The stage of a fit that learns: a language model that writes codes, or a one-pass model that scores all items.
+
+In: the recipe, the tables, the catalogue with its codes and vectors, the split. Out: a ranker with the trained model, and what
+the training said. `genrec fit` calls this between the codes and the evaluation; checkpoints lie in its folder `work`.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from genrec.data.catalogue import Catalogue
+from genrec.data.interactions import Histories
+from genrec.data.splits import Split
+from genrec.decoding.one_pass import OnePassRanker
+from genrec.decoding.ranker import BeamRanker
+from genrec.decoding.snapshot import Snapshot
+from genrec.decoding.user_index import UserIndex
+from genrec.embedding.fused import ItemEmbedder
+from genrec.embedding.text import default_template, render
+from genrec.models.adapters import merged
+from genrec.models.config import ENCODER_DECODER
+from genrec.models.decoder import build_decoder
+from genrec.models.encoder_decoder import build_encoder_decoder
+from genrec.models.one_pass.config import Shape
+from genrec.models.one_pass.model import OnePassModel
+from genrec.models.pretrained import Named
+from genrec.models.tokens import TokenLayout
+from genrec.models.user_adapter import take_user_adapter
+from genrec.recipe import Recipe
+from genrec.tables import Tables
+from genrec.tasks import mix_of
+from genrec.training import processes
+from genrec.training.one_pass import train_one_pass
+from genrec.training.preference import post_train
+from genrec.training.trainer import TrainingResult, train
+
+log = logging.getLogger(__name__)
+
+
+def learn_language_model(
+    recipe: Recipe,
+    tables: Tables,
+    snapshot: Snapshot,
+    split: Split,
+    counts: np.ndarray,
+    work: Path,
+    embedder: ItemEmbedder,
+    exclude_seen: bool,
+) -> tuple[BeamRanker, TrainingResult]:
+    """A language model that writes codes, trained."""
+    sizes, history = snapshot.index.sizes, recipe.training.max_history
+    build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
+    named = Named(snapshot.codes, item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
+    user_index = _user_index(recipe, split.train, snapshot, work) if recipe.model.user_index else None
+    assert snapshot.vectors is not None
+    most, width = recipe.model.lead + len(sizes) * (history + 1), snapshot.vectors.shape[1]
+    model, layout = build(recipe.model, sizes, most, named, width)
+    mix = None
+    if recipe.tasks.aligned:
+        text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
+        mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
+    log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, weights_of(model) / 1e6, len(split.train))
+    logs = recipe.training.logging_folder or f"{work.parent}-logs"
+    trained = train(
+        model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
+        recipe.seed, snapshot.vectors, mix, user_index,
+    )  # fmt: skip
+    if recipe.post_training.method:
+        post = post_train(
+            model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
+            trained.best, recipe.seed, user_index,
+        )  # fmt: skip
+        trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
+    plain = merged(model)
+    adapter = take_user_adapter(plain)
+    width = recipe.decoding.beam_width
+    return BeamRanker(plain, layout, snapshot, width, history, user_index=user_index, user_adapter=adapter), trained
+
+
+def _user_index(recipe: Recipe, train: Histories, snapshot: Snapshot, work: Path) -> UserIndex:
+    """The centroids of the user index. Of several processes the first learns them, and the others read what it wrote."""
+    path = work / "user_index.safetensors"
+    if processes.is_first():
+        assert snapshot.vectors is not None
+        UserIndex.fit(train, snapshot.vectors, recipe.model.user_index, recipe.seed).save(path)
+    processes.wait()
+    return UserIndex.load(path)
+
+
+def learn_one_pass(
+    recipe: Recipe,
+    tables: Tables,
+    snapshot: Snapshot,
+    split: Split,
+    counts: np.ndarray,
+    work: Path,
+    embedder: ItemEmbedder,
+    exclude_seen: bool,
+) -> tuple[OnePassRanker, TrainingResult]:
+    """A network that scores all items at once, trained."""
+    sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width
+    assert snapshot.vectors is not None
+    if "vectors" not in recipe.one_pass.parts:
+        snapshot = replace(snapshot, vectors=None)
+    content = 0 if snapshot.vectors is None else snapshot.vectors.shape[1] - together
+    shape = Shape(
+        recipe.one_pass, sizes, len(counts), content, together if content else 0, recipe.training.max_history,
+        network.hidden_size, network.layers, network.heads, network.feed_forward, network.dropout,
+    )  # fmt: skip
+    model = OnePassModel(shape)
+    log.info("Training a one-pass model of %.1fM weights on %d users", weights_of(model) / 1e6, len(split.train))
+    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed, work / "training")
+    return OnePassRanker(model, TokenLayout.from_scratch(sizes), snapshot, counts), trained
+
+
+def item_texts(catalogue: Catalogue, recipe: Recipe) -> list[str]:
+    """What the recipe says an item's text is, one per row."""
+    template = default_template(catalogue) if recipe.text.template == "auto" else recipe.text.template
+    return render(catalogue, template)
+
+
+def weights_of(model: torch.nn.Module) -> int:
+    """How many numbers it has learned."""
+    return sum(parameter.numel() for parameter in model.parameters())
