@@ -203,10 +203,9 @@ def _add_serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --keys (default: %(default)s)")
     verb.add_argument("--port", type=int, default=8000)
     verb.add_argument("--keys", type=Path, metavar="FILE", help="API keys, made by `genrec keys add`")
+    verb.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer to this name without keys, too")
     store = os.environ.get("GENREC_STORE", "sqlite:///serving.db")
-    verb.add_argument(
-        "--store", default=store, metavar="URL", help="database (default: $GENREC_STORE, else sqlite:///serving.db)"
-    )
+    verb.add_argument("--store", default=store, metavar="URL", help="database (default: $GENREC_STORE, else ./serving.db)")
     verb.add_argument("--engine", choices=["torch", "vllm"], default="torch", help="who searches (default: %(default)s)")
     verb.add_argument("--filter", action="append", default=[], metavar="NAME=RULE", help="a `where` rule prepared once")
     verb.add_argument("--voice", choices=["template", "model"], default="template", help="of the chat; model: the bundle's own")
@@ -479,7 +478,7 @@ def _serve(args: argparse.Namespace) -> int:
     _quiet_transformers()
     run(ServerSettings(
         bundles_of(args.bundles), args.store, args.keys, args.host, args.port, args.device, args.batch, args.most_waiting,
-        args.timeout, args.engine, args.most_bytes, args.drain, filters_of(args.filter), args.voice,
+        args.timeout, args.engine, args.most_bytes, args.drain, filters_of(args.filter), args.voice, tuple(args.allow_host),
     ))  # fmt: skip
     return 0
 

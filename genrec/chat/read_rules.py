@@ -5,19 +5,20 @@ carries no meaning here, is given back in `Reading.unknown`, in the user's own w
 
     read(Context(vocabulary, linker), "something funny like Home Alone, a comedy under $20, not by Acme")
 
-A message is worked through in passes; each takes the characters that it understood, so that no word counts twice: rules taken
-back, comparisons with items shown, items shown, titles, numbers, values, the rest.
+A message is worked through in passes (`PASSES`); each takes the characters that it understood, so that no word counts twice:
+rules taken back, comparisons with items, items shown, titles, numbers, values, the rest.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from genrec.chat.link import Link
-from genrec.chat.read_numbers import read_numbers
+from genrec.chat.read_back import HAD, read_flags, read_taken_back
+from genrec.chat.read_compare import TITLE_END, read_judged, read_same, read_than, read_too
+from genrec.chat.read_numbers import in_digits, read_numbers
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reading, like_rule
 from genrec.chat.rules import Rule
-from genrec.chat.scan import ADJECTIVES, COUNTS, FILLERS, INTENT, ORDINALS, REF, REFS, Scan, places_of
+from genrec.chat.scan import COUNTS, FILLERS, INTENT, REFS, Scan, places_of
 from genrec.chat.vocabulary import Column
 from genrec.chat.words import key, straight
 from genrec.errors import MissingDependencyError
@@ -28,45 +29,44 @@ MOST_CUES, MOST_WORDS = 16, 40  # places of a message in which titles are looked
 Choices = dict[str, tuple[str, ...]]  # column -> spellings
 Found = tuple[int, int, Choices, str]  # where a value stands, what it means, the word that joins it to the one before
 
-_HAD = r"(?:seen|watched|read|bought|owned?|played|tried|finished|used|heard|know|have|had|got)"
 _SEEN_CUE = (
     rf"\b(?:i\s+(?:have\s+|already\s+|just\s+)*|i've\s+(?:already\s+"
-    rf"|just\s+)*|already\s+(?:have\s+)?){_HAD}\b|\b(?:seen|watched)\b"
+    rf"|just\s+)*|(?:we\s+)?already\s+(?:have\s+)?){HAD}(?:\s+(?:already|got))?\b|\b(?:seen|(?:we\s+)?watched)\b"
 )
 _LOVED_CUE = (
-    r"\b(?:i\s+)?(?:really\s+|also\s+|absolutely\s+|just\s+)*(?:loved?"
-    r"|adored?|enjoyed)\b|\bi\s+(?:really\s+|also\s+)*(?:liked|enjoy)\b"
+    r"\b(?:i\s+)?(?:really\s+|also\s+|absolutely\s+|just\s+)*(?:love[sd]?"
+    r"|adored?|enjoyed|lovd)\b|\bi\s+(?:really\s+|also\s+)*(?:liked|enjoy)\b"
     r"|\bmy\s+favou?rites?\s+(?:\w+\s+)?(?:is|are|was|were)\b|\bfans?\s+of\b"
 )
 _WEAK_CUE = r"\bi\s+(?:really\s+|also\s+)*like\b"
 _LIKE_CUE = (
     r"\b(?:more|something|anything|others?|movies?|films?|books?|games?|products?|items?"
-    r"|ones?|stuff|things?)?\s*\b(?:similar\s+to|in\s+the\s+style\s+of|along\s+the\s+lines\s+of|like)\b"
+    r"|ones?|stuff|things?)?\s*\b(?:similar\s+to|in\s+the\s+style\s+of|along\s+the\s+lines\s+of"
+    r"|(?<!\bi )(?<!really )(?<!also )(?<!n't )(?<!not )like)\b"
 )
+_NOT_LIKE_CUE = r"\b(?:not|nothing|no)\s+(?:similar\s+to|in\s+the\s+style\s+of|like)\b"
 _HATED_CUE = (
     r"\b(?:i\s+)?(?:really\s+)?(?:hated?|disliked?|(?:did\s+not|didn't|do\s+not"
     r"|don't|never)\s+(?:like|enjoy|love|want|show(?:\s+me)?|recommend))\b"
 )
-_NOT_CUE = r"\b(?:not|no|without|except|skip|drop|hide|nothing\s+like|no\s+more\s+of|anything\s+but)\b"
-_TITLE_END = re.compile(
-    r"[.;!?\n](?:\s|$)|,?\s+\b(?:but|however|though|because|so|please|something|anything|show|recommend|suggest|give|can|could|"
-    r"which|i\s+want|i\s+need|i'd|i\s+(?:loved?|liked?|hated?|have|already)|i've)\b"
-    r"|\s+\b(?:under|below|over|above|before|after|since|until|less|more|cheaper|newer"
-    r"|older|at\s+most|at\s+least|up\s+to|between|around)\s+(?:than\s+)?[$€£]?\d"
-    r"|\s+from\s+(?:the\s+)?(?:\d{2,4}'?s|\w+ties)\b|,\s*(?:not?|nothing|without|except|only|a|an|in|from|with)\b",
-    re.I,
-)
+_NOT_CUE = r"\b(?:not|no|without|except|skip|drop|hide|remove|nothing\s+like|no\s+more\s+of|anything\s+but)\b"
+# What stands before a value that is not wanted, with the small words between.
 _NEGATED = re.compile(
-    r"(?:\b(?:not?|without|except|excluding|exclude|nothing|never|avoid|hate|dislike|skip|nor|non|neither|other\s+than|"
-    r"apart\s+from|instead\s+of|sick\s+of|tired\s+of|anything\s+but)|n't)"
-    r"(?:[\s-]+(?:any|a|an|the|too|by|from|in|with|more|made|directed|written"
-    r"|starring|of|for|like|want|really|be|is|it|show|me|much|have|"
-    r"genre|category|brand|kind|type|language|director|actor|movies?|films?|items?|products?|another|set|on))*[\s:\"'-]*$",
+    r"(?:\bas\s+long\s+as\s+(?:it|this|that)(?:'s)?\s*)?(?:\b(?:not?|without|except|excluding|exclude|nothing|never|avoid|hate|dislike|skip|hide|nor|non|neither|other\s+than|"
+    r"apart\s+from|aside\s+from|instead\s+of|rather\s+than|sick\s+of|tired\s+of|fed\s+up\s+with|enough(?:\s+of)?|leave\s+out|"
+    r"stop|boycott(?:ing)?|(?:do|wo|ca|does|is)nt|cannot|"
+    r"(?:all|every\w*|any\w*|any\s+(?!of\b)\w+|every\s+\w+)\s+(?:but|except))|(?:ca|wo|do|does|is|did|should|must|are|was)n't)"
+    r"(?:[\s-]+(?:any|a|an|the|too|by|from|in|with|more|made|directed|written|starring|of|for|like|want|need|really|be|is|it|"
+    r"show|showing|recommend|recommending|suggest|suggesting|give|giving|see|me|us|much|have|stand|trust|care|into|interested|"
+    r"fan|buy|bought|big|genre|category|brand|kind|type|language|director|actor|movies?|films?|items?|products?|another|set|on))*"
+    r"[\s:\"'-]*$",
     re.I,
 )
+# "Leave horror out", "horror is out of the question".
+_REFUSED_AFTER = re.compile(r"^\s+(?:(?:is|are)\s+out\s+of\s+the\s+question|is\s+out|out)\b", re.I)
 _JOIN = re.compile(
     r"^[\s\"']*(?P<by>,?\s*\bor\b|,?\s*\band\b|,?\s*\bnor\b"
-    r"|[,/&+])?[\s\"']*(?:\b(?:a|an|the|any|no|not|in|by|with|from)\b\s*)*[\"']?$",
+    r"|[,/&+])?[\s\"']*(?:\b(?:a|an|the|any|no|not|in|by|with|from|maybe|perhaps)\b\s*)*[\"']?$",
     re.I,
 )
 
@@ -78,18 +78,16 @@ def read(message: str, context: Context) -> Reading:
     if len(text) > LONGEST_MESSAGE:
         out.unknown.append(f"a message of {len(text)} characters: I read {LONGEST_MESSAGE} at most")
         return out
+    text = in_digits(text)
     scan = Scan(text)
-    if greeting := re.fullmatch(
-        r"(?:(hi|hello|hey|good \w+)|(thanks?|thank you|great|perfect|ok(?:ay)?|cool))\b[\s\w]{0,12}[!.]*", text, re.I
-    ):
+    if greeting := _GREETING.fullmatch(text):
         out.greeting = "hello" if greeting[1] else "thanks"
-        if len(text.split()) <= 3:
-            return out
+        return out
     out.wants = any(word in INTENT for word in re.findall(r"[a-z']+", text.lower()))
     if text and context.linker.exact(text) and not context.vocabulary.values(text):
         out.liked.append(context.linker.link(text))
         return out
-    for read_part in (_taken_back, _flags, _than_shown, _same_as, _shown, _titles, read_numbers, _values, _misspelled):
+    for read_part in PASSES:
         read_part(scan, context, out)
     out.unknown = [*out.unknown, *_left(scan, context)][:MOST_PARTS]
     out.add = list({rule.text(): rule for rule in out.add}.values())[:MOST_PARTS]
@@ -100,145 +98,22 @@ def read(message: str, context: Context) -> Reading:
     return out
 
 
-def _taken_back(scan: Scan, context: Context, out: Reading) -> None:
-    """Rules that are no more wanted: all, by number, by column, by value."""
-    for _ in scan.find(
-        r"\b(?:start\s+over|reset|forget\s+(?:everything|all(?:\s+(?:the\s+)?rules)?"
-        r"|the\s+rules)|(?:remove|clear|drop)\s+(?:all|every|the)\s+rules?)\b"
-    ):
-        out.clear = True
-    for match in scan.find(
-        r"\b(?:remove|drop|forget|delete|cancel|undo)\s+(?:the\s+)?(?:rules?"
-        r"|number|#)\s*#?\s*(\d{1,3})(?:(?:\s*,\s*|\s+and\s+)(\d{1,3}))*\b"
-    ):
-        for number in map(int, re.findall(r"\d+", match[0])):
-            if 1 <= number <= len(context.rules):
-                out.remove.append(number - 1)
-            else:
-                out.notes.append(f"There is no rule {number}.")
-    column = r"(?P<what>[\w' -]{2,40}?)"
-    ways = (
-        rf"\bany\s+{column}\s+(?:is|would\s+be|will)\s+(?:be\s+)?(?:also\s+)?(?:fine|ok(?:ay)?|good|do)\b",
-        rf"(?:\bthe\s+)?\b{column}\s+(?:does\s+not|doesn't|do\s+not|don't)\s+matter\b(?:\s+any\s*more)?",
-        rf"\b(?:forget|never\s*mind|ignore|drop"
-        rf"|remove)\s+(?:about\s+)?(?:the\s+)?{column}(?:\s+(?:rule|limit|filter))?(?=\s*(?:$|[.,;!?]|\band\b))",
-    )
-    for way in ways:
-        for match in scan.find(way, take=False):
-            what = match["what"].strip()
-            places = [place for place, rule in enumerate(context.rules) if _about(rule, what, context)]
-            if places:
-                out.remove += places
-            elif context.vocabulary.called(what.split()[-1]):
-                out.notes.append(f"There was no rule about {what}.")
-            else:
-                continue
-            scan.take(*match.span())
-
-
-def _about(rule: Rule, what: str, context: Context) -> bool:
-    names = {column.name for word in what.split() for column in context.vocabulary.called(word)}
-    if names & set(rule.columns):
-        return True
-    return any(set(spellings) & set(rule.choices.get(name, ())) for name, spellings in context.vocabulary.values(what).items())
-
-
-def _flags(scan: Scan, context: Context, out: Reading) -> None:
-    for _ in scan.find(
-        rf"\b(?:include|also|even|okay\s+if|ok\s+if"
-        rf"|fine\s+if)\b[^.;,!?]{{0,30}}\b(?:i\s+have|i've|already|i)\s+{_HAD}\b(?=\s*(?:$|[.,;!?]))"
-    ):
-        out.include_seen = True
-    unseen = (
-        rf"\b(?:nothing|not?|none|without|except|hide|no\s+\w+)\s+(?:that\s+|things?\s+"
-        rf"|any(?:thing)?\s+|\w+s\s+)?(?:i\s+have\s+|i've\s+|i\s+|what\s+)?(?:already\s+){_HAD}\b(?=\s*(?:$|[.,;!?]))"
-        rf"|\b(?:nothing|none|hide\s+what"
-        rf"|not\s+what)\s+(?:that\s+)?(?:i\s+have\s+|i've\s+|i\s+)(?:already\s+)?{_HAD}\b(?=\s*(?:$|[.,;!?]))"
-        rf"|\b(?:that\s+|which\s+)?i\s+(?:have\s+not|haven't|did\s+not"
-        rf"|didn't)\s+(?:already\s+)?{_HAD}(?:\s+yet|\s+before)?\b(?=\s*(?:$|[.,;!?]))"
-    )
-    for _ in scan.find(unseen):
-        out.add.append(Rule("seen"))
-    others = (
-        r"\b(?:(?:show|give|tell)\s+me\s+)?(?:some(?:thing)?\s+|any(?:thing)?\s+)?(?:else"
-        r"|others|different\s+ones|more\s+(?:of\s+these|please)|next\s+ones?|other\s+(?:ones"
-        r"|items|movies|films|books|products|suggestions))\b|^\s*(?:show\s+me\s+|give\s+me\s+)?(?:more|next|again)[\s.!?]*$"
-    )
-    for _ in scan.find(others):
-        out.more = True
-
-
-def _than_shown(scan: Scan, context: Context, out: Reading) -> None:
-    """ "Cheaper than the second", "newer than Home Alone"; "it" is the item that the message named last."""
-    for match in scan.find(rf"\b(?P<how>{'|'.join(ADJECTIVES)})\s+than\s+(?P<ref>{REF})(?![\d$€£])", take=False):
-        named = re.findall(rf"\b(?:{'|'.join(ORDINALS)}|last)\b", scan.text[: match.start()], re.I)
-        it = re.fullmatch(r"it|(?:that|this)(?:\s+one)?", match["ref"], re.I)
-        places = places_of(named[-1] if it and named else match["ref"], context)
-        if not places:
-            if not re.search(r"\d", match["ref"]):
-                scan.take(*match.span())
-                out.unknown.append(match[0].strip())
-            continue
-        scan.take(*match.span())
-        _compare(match["how"], context.shown[places[0]], match[0], context, out)
-    for match in scan.find(rf"\b(?P<how>{'|'.join(ADJECTIVES)})\s+than\s+(?P<title>(?![$€£\d])[^.;,!?\n]+)", take=False):
-        end = _TITLE_END.search(match["title"])
-        title = match["title"][: end.start()] if end else match["title"]
-        link = context.linker.link(title)
-        if link.item_id is not None:
-            scan.take(match.start(), match.start("title") + len(title))
-            out.notes.append(str(link))
-            _compare(match["how"], link.item_id, match[0], context, out)
-
-
-def _compare(how: str, item_id: str, said: str, context: Context, out: Reading) -> None:
-    what, lower = ADJECTIVES[re.sub(r"\s+", " ", how.lower())]
-    column = context.vocabulary.year if what == "year" else context.vocabulary.money
-    value = None if column is None else context.value(item_id, column.name)
-    if column is not None and column.kind == "date" and value is not None:
-        value = value.year
-    if column is None or value is None or (column.numbers is not None and value not in column.numbers):
-        out.unknown.append(said.strip())
-        return
-    number = column.numbers[value] if column.numbers is not None else float(value)
-    note = f"{how.lower()} than {context.title(item_id)}"
-    bounds: dict[str, Any] = {"high": number, "high_open": True} if lower else {"low": number, "low_open": True}
-    out.add.append(Rule("range", column=column.name, note=note, **bounds))
-
-
-def _same_as(scan: Scan, context: Context, out: Reading) -> None:
-    """ "Not this brand", "the same director as the second"."""
-    pattern = (
-        rf"(?P<not>\b(?:not?|without|other\s+than|another\s+\w+\s+than|never)\s+)?\b(?:from\s+"
-        rf"|of\s+|by\s+|in\s+)?(?:this|that|the\s+same|same)\s+(?P<what>[a-z]+)(?:\s+(?:as|of)\s+(?P<ref>{REF}))?"
-    )
-    for match in scan.find(pattern, take=False):
-        columns = [column for column in context.vocabulary.called(match["what"]) if column.kind == "values"]
-        if not columns:
-            continue
-        scan.take(*match.span())
-        column = columns[0]
-        ids = [context.shown[place] for place in places_of(match["ref"] or "that one", context)]
-        if not match["ref"] and not ids and len({str(context.value(item, column.name)) for item in context.shown}) == 1:
-            ids = list(context.shown[:1])  # all that was shown agrees
-        found = context.value(ids[0], column.name) if len(ids) == 1 else None
-        values = [value for value in (found if isinstance(found, list) else [found]) if value in column.counts]
-        if values:
-            note = f"{match[0].strip()}: {context.title(ids[0])}"
-            out.add.append(Rule("values", {column.name: values}, bool(match["not"]), note=note))
-        else:
-            out.unknown.append(f"{match[0].strip()} (say which item by its number)")
+_GREETING = re.compile(
+    r"(?:(hi|hello|hey|good\s+(?:morning|evening|afternoon|day))|(?:(?:great|perfect|ok(?:ay)?|cool|nice)[\s,!.]*)*"
+    r"(?:thanks?|thank\s+you|great|perfect|ok(?:ay)?|cool|cheers|nice))"
+    r"(?:\s+(?:there|all|again|you|very|so|much|a\s+lot|mate|everybody|everyone|cool|great))*[\s!.,:;)(-]*",
+    re.I,
+)
 
 
 def _shown(scan: Scan, context: Context, out: Reading) -> None:
     """What is said of items shown, by their numbers."""
     cues = ((_HATED_CUE, out.rejected), (_NOT_CUE, out.rejected), (_LOVED_CUE, out.liked), (_WEAK_CUE, out.liked),
             (_SEEN_CUE, out.seen))  # fmt: skip
-    negated = rf"\b(?:not|nothing|no)\s+(?:{_LIKE_CUE.lstrip()})"
-    for cue, into in ((negated, out.rejected), (_LIKE_CUE, None), *cues):
+    for cue, into in ((_NOT_LIKE_CUE, out.rejected), (_LIKE_CUE, None), *cues):
         for match in scan.find(
             rf"(?:{cue})\s+(?P<refs>{REFS})(?=\s*(?:$|[.,;:!?]|\b(?:but|and"
-            rf"|please|or|too|already|with|under|over|from|in|is|was)\b))",
+            rf"|please|again|or|too|already|with|under|over|from|in|is|was)\b))",
             take=False,
         ):
             places = places_of(match["refs"], context)
@@ -261,6 +136,7 @@ def _alike(link: Link, context: Context, out: Reading) -> None:
     out.liked.append(link)
     if link.item_id is None:
         return
+    out.alike.append(link.item_id)
     rule = like_rule(context, link.item_id)
     if rule is None:
         out.notes.append(f"I look for items that go with {link.title}; no column says which are alike.")
@@ -271,7 +147,7 @@ def _alike(link: Link, context: Context, out: Reading) -> None:
 def _titles(scan: Scan, context: Context, out: Reading) -> None:
     """Items named by their titles."""
     cues: list[tuple[str, list[Link] | None, bool]] = [
-        (_HATED_CUE, out.rejected, True), (rf"\b(?:not|nothing|no)\s+(?:{_LIKE_CUE.lstrip()})", out.rejected, False),
+        (_HATED_CUE, out.rejected, True), (_NOT_LIKE_CUE, out.rejected, False),
         (_LOVED_CUE, out.liked, True), (_SEEN_CUE, out.seen, True), (_WEAK_CUE, out.liked, False), (_LIKE_CUE, None, True),
         (_NOT_CUE, out.rejected, False),
     ]  # fmt: skip
@@ -294,7 +170,7 @@ def _titles(scan: Scan, context: Context, out: Reading) -> None:
             tried += 1
             if tried > MOST_CUES:
                 return
-            end = _TITLE_END.search(scan.text, match.end())
+            end = TITLE_END.search(scan.text, match.end())
             span = scan.free(match.end(), end.start() if end else len(scan.text))
             links = list(_named(scan, span, context, strong))
             for link, a, b in links:
@@ -386,8 +262,14 @@ def _values(scan: Scan, context: Context, out: Reading) -> None:
     for group in groups:
         first = group[0][0]
         negative = _NEGATED.search(scan.text[:first])
-        clusters = [(choices,) for _, _, choices, _ in group] if negative else _clusters(group, context)
-        out.add += [Rule("values", _union(cluster), bool(negative)) for cluster in clusters]
+        after = _REFUSED_AFTER.match(scan.text[group[-1][1] :])
+        refused = bool(negative or after)
+        clusters = [(choices,) for _, _, choices, _ in group] if refused else _clusters(group, context)
+        out.add += [Rule("values", _union(cluster), refused) for cluster in clusters]
+        if after:
+            scan.take(group[-1][1], group[-1][1] + after.end())
+            if leave := re.search(r"\bleave\s+(?:the\s+)?$", scan.text[:first], re.I):
+                scan.take(leave.start(), first)
         for a, b, _, _ in group:
             scan.take(a, b)
         if negative:
@@ -473,6 +355,12 @@ def _misspelled(scan: Scan, context: Context, out: Reading) -> None:
         )
         out.add.append(Rule("values", choices, bool(negative), note=f'you wrote "{said}"'))
         scan.take(negative.start() if negative else a, b)
+
+
+PASSES = (
+    read_taken_back, read_flags, read_than, read_same, read_judged, _shown, _titles, read_numbers, read_too, _values,
+    _misspelled,
+)  # fmt: skip
 
 
 def _left(scan: Scan, context: Context) -> list[str]:

@@ -39,7 +39,8 @@ class Context:
 @dataclass
 class Reading:
     """add: new rules. remove: places of rules in force, from 0. clear: forget everything. liked, seen, rejected: items named,
-    with how sure their links are (one with candidates is to be asked back). notes: what to say about what was understood.
+    with how sure their links are (one with candidates is to be asked back). alike: items that others are to be like.
+    notes: what to say about what was understood.
     unknown: parts of the message that meant nothing here. more: others than those shown. include_seen: what the user had may
     come again. wants: whether recommendations are asked for at all. greeting: "hello" or "thanks" alone."""
 
@@ -49,6 +50,7 @@ class Reading:
     liked: list[Link] = field(default_factory=list)
     seen: list[Link] = field(default_factory=list)
     rejected: list[Link] = field(default_factory=list)
+    alike: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     more: bool = False

@@ -8,10 +8,10 @@ from genrec.chat.reading import Context
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _NOUN = r"(?:\s+(?:one|item|movie|film|book|game|product|result|suggestion))?"
 _ONE = (
-    rf"(?:(?:the\s+)?(?:{'|'.join(ORDINALS)}|last|\d{{1,2}}(?:st|nd|rd|th)"
+    rf"(?:(?:(?:the|this|that)\s+)?(?:{'|'.join(ORDINALS)}|last|\d{{1,2}}(?:st|nd|rd|th)"
     rf"|(?:number|no\.?|item|\#)\s*\d{{1,2}}|\d{{1,2}}){_NOUN}\b)"
 )
-_THAT = r"(?:(?:that|this)\s+one|it|that|this|these|those|them|all\s+of\s+(?:them|these|those)|both)\b"
+_THAT = r"(?:(?:that|this)\s+one|it|that|this|these|those|them(?:\s+all)?|(?:all|any)\s+of\s+(?:them|these|those)|both)\b"
 REF = rf"(?:{_ONE}|{_THAT})"
 REFS = rf"(?:{REF}(?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+and\s+|\s+or\s+){REF})*)"
 # How items are compared: by what, and whether the item must have less of it.
@@ -20,6 +20,11 @@ ADJECTIVES: dict[str, tuple[str, bool]] = {
     "pricier": ("money", False), "more expensive": ("money", False),
     "newer": ("year", False), "more recent": ("year", False), "later": ("year", False),
     "older": ("year", True), "earlier": ("year", True), "less recent": ("year", True),
+}  # fmt: skip
+# "Too expensive" wishes for something cheaper.
+TOO = {
+    "expensive": "cheaper", "pricey": "cheaper", "costly": "cheaper", "dear": "cheaper", "cheap": "pricier",
+    "old": "newer", "new": "older", "recent": "older", "modern": "older",
 }  # fmt: skip
 COUNTS = {"one", "two", "three", "four", "five", "ten", "few", "couple", "several"}
 # Words by which something is asked for.
@@ -40,7 +45,8 @@ shows good nice great best today tonight tomorrow time evening weekend day new r
 than if because about into over other others different same similar however though i'am fine sure able kindly help 
 looking made starring directed written released rule rules s t re ve d ll m wanna gonna feel feeling mood think know said say
 tell see seen watched idea ideas fan fans favourite favorite enjoy enjoyed liked would-like lot lots bit much many most
-least set nothing none got pick offer
+least set nothing none got pick offer spend spending spent pay paying willing afford keep cost costs costing everything everyone
+everybody anyone anywhere fancy big u pls plz meant mean wait sorry thinking hmm says out came range goes next morning mind
 """
 FILLERS = INTENT | frozenset(_FILLERS.split())
 

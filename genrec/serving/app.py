@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from genrec.serving.browse import add_browsing, search_rows
 from genrec.serving.chat import add_chat
 from genrec.serving.engine import BusyError, ClosedError, Found, Weights
 from genrec.serving.files import add_page
+from genrec.serving.hosts import HostsMiddleware
 from genrec.serving.limits import LimitsMiddleware
 from genrec.serving.models import ServedModel, UnknownModelError
 from genrec.serving.schemas import (
@@ -68,15 +69,15 @@ STATUS: list[tuple[type[Exception], int]] = [
     (DataError, 422),
 ]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 421, 422, 429, 500, 503, 504)
 }
 FOLLOW_SECONDS = 2.0  # how often changes of other servers are looked for
 MOST_EXPLAINED = 200  # items of one request
 AWAY_SECONDS = 5  # when to come back while an engine or a database is being started
 
 
-def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
-    """most_bytes: largest request body."""
+def make_app(server: Server, most_bytes: int = 4 * 2**20, allow_hosts: Sequence[str] = ()) -> FastAPI:
+    """most_bytes: largest request body. allow_hosts: see `hosts.py`; where there are keys, any name will do."""
     assistants = Assistants(server, _search, most_bytes)
 
     @contextlib.asynccontextmanager
@@ -94,6 +95,8 @@ def make_app(server: Server, most_bytes: int = 4 * 2**20) -> FastAPI:
     app.include_router(_router(server))
     app.router.routes.extend(assistants.routes())
     add_page(app)
+    if server.gate.keys is None:
+        app.add_middleware(HostsMiddleware, allowed=allow_hosts)
     app.add_middleware(LimitsMiddleware, most_bytes=most_bytes, metrics=server.metrics)
     app.add_exception_handler(GenrecError, _known_error)
     app.add_exception_handler(RequestValidationError, _wrong_request)

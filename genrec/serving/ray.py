@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 from ray.serve import Deployment
 
@@ -35,9 +35,18 @@ class ReplicaSettings(BaseModel):
     timeout: float = ServerSettings.timeout
     most_bytes: int = ServerSettings.most_bytes
     filters: dict[str, str] = {}
+    allow_hosts: tuple[str, ...] = Field(
+        (), description="Names answered to without keys, beside localhost and addresses; * is any."
+    )
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(4, ge=1)
     requests_per_replica: int = Field(16, ge=1, description="Under way on average; above it Ray starts another replica.")
+
+    @field_validator("allow_hosts", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        """On the command line: allow_hosts=shop.local,shop.example"""
+        return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
 
     def server(self) -> ServerSettings:
         folders = {name: Path(folder) for name, folder in self.bundles.items()}

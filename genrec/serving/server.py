@@ -25,6 +25,7 @@ from genrec.errors import SettingError, check_choice, check_integer
 from genrec.recommender import Recommender
 from genrec.serving.app import make_app
 from genrec.serving.engine import Engine, TorchEngine
+from genrec.serving.hosts import check_hosts
 from genrec.serving.metrics import Metrics
 from genrec.serving.models import Models, ServedModel
 from genrec.serving.security import Gate, read_keys
@@ -38,7 +39,8 @@ class ServerSettings:
     searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
     answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests
     under way get when the server is told to stop. filters: rules prepared for every model, name -> `where`. voice: who speaks
-    in the chat, a "template" or the bundle's own "model", which needs the engine "torch".
+    in the chat, a "template" or the bundle's own "model", which needs the engine "torch". allow_hosts:
+    names that it answers to without keys, beside localhost and addresses ("*": any).
     """
 
     bundles: dict[str, Path]
@@ -55,12 +57,14 @@ class ServerSettings:
     drain: int = 30
     filters: dict[str, str] = field(default_factory=dict)
     voice: Literal["template", "model"] = "template"
+    allow_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("engine", self.engine, ["torch", "vllm"])
         check_choice("voice", self.voice, ["template", "model"])
         check_integer("port", self.port, 0, 65_535)
         check_integer("most_bytes", self.most_bytes, 1)
+        check_hosts(self.allow_hosts)
         if not self.timeout > 0:
             raise SettingError(f"timeout must be above 0 seconds, got {self.timeout}.")
         for name in self.bundles:
@@ -109,7 +113,7 @@ def build_app(
         return model
 
     models = Models(load, settings.bundles)
-    return make_app(Server(models, store, gate, metrics, settings.timeout), settings.most_bytes)
+    return make_app(Server(models, store, gate, metrics, settings.timeout), settings.most_bytes, settings.allow_hosts)
 
 
 def run(settings: ServerSettings) -> None:

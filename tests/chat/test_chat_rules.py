@@ -41,7 +41,7 @@ def context() -> Context:
         ("no horror and no drama", ["flavours: not Horror", "flavours: not Drama"]),
         ("sci-fi, not by Acme", ["flavours: Sci-Fi", "maker: not Acme"]),
         ("something by Acme or Zenith from the 90s", ["won: from 1990 up to 1999", "maker: Acme or Zenith"]),
-        ("after 1985 and before 1990", ["won: below 1990", "won: above 1985"]),
+        ("after 1985 and before 1990", ["won: above 1985", "won: below 1990"]),
         ("not from the eighties", ["won: not from 1980 up to 1989"]),
         ("between $10 and $20", ["price: from 10 up to 20"]),
         ("20 dollars or less", ["price: up to 20"]),

@@ -132,6 +132,13 @@ def test_more_is_asked_than_one_replica_answers_and_ray_starts_another(
             thread.join()
 
 
+def test_names_to_answer_to_are_taken_from_the_command_line() -> None:
+    assert ReplicaSettings(bundle="x", allow_hosts="shop.local, shop.example").server().allow_hosts == (
+        "shop.local",
+        "shop.example",
+    )
+
+
 def test_mistakes_are_told_before_anything_is_started() -> None:
     with pytest.raises(ValidationError, match="bundel"):
         ReplicaSettings(bundel="runs/shop")

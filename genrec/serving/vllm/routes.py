@@ -82,6 +82,7 @@ class Routes:
             # With --api-key vLLM itself lets nobody in without it.
             "127.0.0.1" if args.api_key else args.host or "0.0.0.0",
             engine="vllm",
+            allow_hosts=("*",) if args.api_key else (),
         )
         app = await asyncio.to_thread(build_app, settings, attach, REGISTRY)
         self.gate = app.state.server.gate
