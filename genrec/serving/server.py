@@ -39,8 +39,8 @@ class ServerSettings:
     searched together at most. most_waiting: histories that may wait; beyond it requests get 429. timeout: seconds for an
     answer. engine: "torch" searches in this process, "vllm" in vLLM's. most_bytes: of a request. drain: seconds that requests
     under way get when the server is told to stop. filters: rules prepared for every model, name -> `where`. voice: who speaks
-    in the chat, a "template" or the bundle's own "model", which needs the engine "torch". allow_hosts:
-    names that it answers to without keys, beside localhost and addresses ("*": any).
+    in the chat, a "template" or the bundle's own "model", which needs the engine "torch". allow_hosts: names that it answers to
+    without keys, beside localhost and addresses ("*": any).
     """
 
     bundles: dict[str, Path]
