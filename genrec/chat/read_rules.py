@@ -47,7 +47,8 @@ _LIKE_CUE = (
 _NOT_LIKE_CUE = r"\b(?:not|nothing|no)\s+(?:similar\s+to|in\s+the\s+style\s+of|like)\b"
 _HATED_CUE = (
     r"\b(?:i\s+)?(?:really\s+)?(?:hated?|disliked?|(?:did\s+not|didn't|do\s+not"
-    r"|don't|never)\s+(?:like|enjoy|love|want|show(?:\s+me)?|recommend))\b"
+    r"|don't|never)\s+(?:like|enjoy|love|want|show(?:\s+me)?|recommend)"
+    r"|(?:i'm\s+)?not\s+(?:really\s+|exactly\s+)?(?:a\s+|much\s+of\s+a\s+)?(?:big\s+|huge\s+|great\s+)?fans?\s+of)\b"
 )
 _NOT_CUE = r"\b(?:not|no|without|except|skip|drop|hide|remove|nothing\s+like|no\s+more\s+of|anything\s+but)\b"
 # What stands before a value that is not wanted, with the small words between.
