@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import get_peft_model_state_dict
 from test_user_index import SHORT, lengths_of_users, numbered, recall, shop_of_hidden_tastes
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, OPTConfig
 from worlds import assert_same_ranking, write_llm
 
 from genrec.bundle import USER_ADAPTER, read_bundle
@@ -25,7 +26,15 @@ from genrec.models.adapters import merged
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.tokens import TokenLayout
-from genrec.models.user_adapter import UserAdapter, adapter_of, outside, read_inputs, take_user_adapter
+from genrec.models.user_adapter import (
+    MOST_OLDER,
+    UserAdapter,
+    adapter_of,
+    add_user_adapter,
+    outside,
+    read_inputs,
+    take_user_adapter,
+)
 from genrec.recipe import load_recipe
 from genrec.recommender import Recommender
 from genrec.training.examples import IGNORED, Collator, HistoryWindows
@@ -106,6 +115,42 @@ def test_a_loaded_bundle_ranks_as_every_item_is_scored_with_the_saved_adapter(re
             cold = torch.nn.functional.layer_norm(saved.cold, saved.cold.shape[1:]) * saved.scale
         torch.testing.assert_close(soft, cold, msg="who has nothing before the window is the cold user")
     assert scores[0] != pytest.approx(scores[1]), "the model reads the same item of both"
+
+
+def test_longer_windows_are_told_what_lies_before_them(recommender: Recommender) -> None:
+    ranker, saved = recommender.ranker, UserAdapter.load(recommender.bundle.folder / USER_ADAPTER)
+    ranker.max_history = 3
+    histories = [np.array([0, 15, 1, 17, 2, 16]), np.array([3, 15, 4]), np.array([17, 2, 16, 0])]
+    rows, scores = ranker.rank(Histories.from_lists(histories), 20, exclude_seen=False)
+    for history, found, its_scores in zip(histories, rows, scores, strict=True):
+        told = outside([history[:-3]], [history[-3:]], ranker.snapshot.vectors)
+        with torch.no_grad():
+            [soft] = saved(*(torch.from_numpy(array) for array in told.values()))
+        assert_same_ranking(found, its_scores, every_score(ranker, history, soft), set(range(20)))
+
+
+def test_of_a_long_past_the_latest_items_are_pooled() -> None:
+    vectors = np.eye(2, dtype=np.float32)
+    told = outside([np.array([0] * 10 + [1] * MOST_OLDER)], [np.zeros(0, np.int64)], vectors)
+    assert told["older"].shape == (1, MOST_OLDER, 2)
+    assert (told["older"][0] == vectors[1]).all()
+
+
+def test_soft_tokens_are_as_wide_and_as_large_as_the_embeddings_beside_them() -> None:
+    wide = OPTConfig(
+        vocab_size=64, hidden_size=32, word_embed_proj_dim=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32
+    )
+    scaled = Gemma3TextConfig(
+        vocab_size=64, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
+        intermediate_size=64,
+    )  # fmt: skip
+    for config, width in ((wide, 16), (scaled, 64)):
+        model = AutoModelForCausalLM.from_config(config)
+        add_user_adapter(model, ModelConfig(user_adapter="mean"), 8)
+        beside = model.get_input_embeddings()(torch.arange(64)).std().item()
+        soft = adapter_of(model)(torch.ones(1, 1, 8), torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 8))  # type: ignore[misc]
+        assert soft.shape[-1] == width
+        assert soft.std().item() == pytest.approx(beside, rel=0.1)
 
 
 def test_measuring_again_gives_the_numbers_of_the_fit(folder: Path, shop: tuple[pa.Table, pa.Table]) -> None:

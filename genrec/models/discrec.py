@@ -21,14 +21,17 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5Config, T5ForCondi
 from transformers import initialization as init
 from transformers.models.t5.modeling_t5 import T5Stack
 
+from genrec.errors import SettingError
+
 HEADS = 2  # of the collaborative branch, as in the paper
 BEGIN = 0  # the place of the decoder's first token; codes have 1 to L, and what stands before all items L + 1
 
 
 class DiscRecConfig(T5Config):
-    """A T5's, and: levels: codes of an item, L. lead: tokens before the first item."""
+    """A T5's, and: levels: codes of an item, L. lead: tokens before the first item. There is no cache of the decoder's keys."""
 
     model_type = "genrec-discrec"
+    use_cache: bool = False
     levels: int = 4
     lead: int = 1
 
@@ -66,12 +69,12 @@ class Branches(nn.Module):
 
 
 def places_of_history(mask: Tensor, levels: int, lead: int) -> tuple[Tensor, Tensor]:
-    """mask: [B, T], which tokens are there, padded on the left. Returns the place of each token inside its item, int64 [B, T],
-    and who may see whom in the collaborative branch, bool [B, T, T]: the codes of one item one another, so what stands before
-    the items. All items end with the row, so places are counted from there."""
+    """mask: [B, T], which tokens are there. Returns the place of each token inside its item, int64 [B, T], and who may see whom
+    in the collaborative branch, bool [B, T, T]: the codes of one item one another, so what stands before the items. Items end
+    with the last token that is there, so places are counted from it."""
     length = mask.shape[1]
-    behind = torch.arange(length - 1, -1, -1, device=mask.device)
-    items = behind < mask.long().sum(1, keepdim=True) - lead
+    behind = mask.long().flip(1).cumsum(1).flip(1) - 1
+    items = mask.bool() & (behind < mask.long().sum(1, keepdim=True) - lead)
     places = torch.where(items, levels - behind % levels, levels + 1)
     group = torch.where(items, behind // levels, torch.where(mask.bool(), length, length + 1))
     return places, group[:, :, None] == group[:, None]
@@ -86,6 +89,17 @@ def places_of_answer(like: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]
     else:
         visible = mask[:, 0] >= 0
     return BEGIN + visible.sum(-1) - 1, visible
+
+
+def _check_decoder(mask: Tensor | None, cache: Any) -> None:
+    """Refuse what would be read as something else."""
+    if cache is not None and cache.get_seq_length() > 0:
+        raise SettingError("A DiscRec decoder reads whole answers: it has no cache of its keys. Pass use_cache=False.")
+    if mask is not None and mask.ndim != 4:
+        raise SettingError(
+            f"A DiscRec decoder takes no mask, or one for each query, additive [B, 1, T, T]; got {list(mask.shape)}. Leave "
+            "decoder_attention_mask out: answers are not padded."
+        )
 
 
 class DiscRecStack(T5Stack):
@@ -105,6 +119,7 @@ class DiscRecStack(T5Stack):
         """As T5's. The encoder takes a mask [B, T], the decoder none or one of its own for each query [B, 1, T, T]."""
         semantic = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if self.is_decoder:
+            _check_decoder(attention_mask, more.get("past_key_values"))
             places, visible = places_of_answer(semantic, attention_mask)
         else:
             there = semantic.new_ones(semantic.shape[:2]) if attention_mask is None else attention_mask

@@ -107,9 +107,11 @@ def outside(older: Sequence[np.ndarray], recent: Sequence[np.ndarray], vectors: 
 def add_user_adapter(model: PreTrainedModel, config: ModelConfig, width: int) -> None:
     """Give a model that is to be trained the adapter that `config` asks for, if any, as a module of its own."""
     if config.user_adapter is not None:
-        rows = cast(Tensor, model.get_input_embeddings().weight)
-        size = model.config.get_text_config().hidden_size
-        model.add_module(NAME, UserAdapter(width, size, config.soft_tokens, config.user_adapter, float(rows.detach().std())))
+        embeddings = model.get_input_embeddings()
+        rows = cast(Tensor, embeddings.weight)
+        with torch.no_grad():  # what comes out, not the weight: some models scale it
+            some = embeddings(torch.arange(min(len(rows), 4096), device=rows.device)).float()
+        model.add_module(NAME, UserAdapter(width, some.shape[1], config.soft_tokens, config.user_adapter, float(some.std())))
 
 
 def adapter_of(model: nn.Module) -> UserAdapter | None:

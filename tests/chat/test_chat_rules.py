@@ -77,7 +77,8 @@ def test_what_cannot_be_mapped_is_given_back(context: Context, message: str, unk
 @pytest.mark.parametrize("words", ["I'm not a fan of Heat", "not really a big fan of Heat", "I am not much of a fan of Heat"])
 def test_who_is_no_fan_of_an_item_does_not_like_it(words: str, context: Context) -> None:
     reading = read(words, context)
-    assert [link.title for link in reading.rejected] == ["Heat"] and not reading.liked
+    assert [link.title for link in reading.rejected] == ["Heat"]
+    assert not reading.liked
 
 
 def test_feedback_on_items_shown_and_named(context: Context) -> None:

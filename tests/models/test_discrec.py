@@ -10,6 +10,7 @@ import pytest
 import torch
 from quick import QUICK
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 from worlds import ALL, MAX_HISTORY, assert_same_ranking, brute_force
 
@@ -51,6 +52,31 @@ def written(model: DiscRecForConditionalGeneration, histories: list[list[int]]) 
 def collaborative(model: DiscRecForConditionalGeneration, tokens: Tensor, mask: Tensor) -> Tensor:
     branches, semantic = model.encoder.branches, model.get_input_embeddings()(tokens)
     return branches.collaborative(semantic, *places_of_history(mask, 4, 1))
+
+
+def test_padding_on_either_side_changes_nothing() -> None:
+    model = made()
+    tokens, mask = written(model, [[1, 2]])
+    plain = model(input_ids=tokens, attention_mask=mask, decoder_input_ids=torch.zeros(1, 1, dtype=torch.int64)).logits
+    for sides in ((3, 0), (0, 3)):
+        told = {"input_ids": pad(tokens, sides), "attention_mask": pad(mask, sides)}
+        found = model(**told, decoder_input_ids=torch.zeros(1, 1, dtype=torch.int64)).logits
+        torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_generate_reads_whole_answers_and_a_cache_is_refused() -> None:
+    model = made()
+    tokens, mask = written(model, [[1, 2]])
+    answer = torch.zeros(1, 1, dtype=torch.int64)
+    for _ in range(4):
+        logits = model(input_ids=tokens, attention_mask=mask, decoder_input_ids=answer).logits
+        answer = torch.cat([answer, logits[:, -1:].argmax(-1)], dim=1)
+    more = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    assert model.generate(input_ids=tokens, attention_mask=mask, **more).tolist() == answer.tolist()
+    with pytest.raises(SettingError, match="use_cache=False"):
+        model.generate(input_ids=tokens, attention_mask=mask, use_cache=True, **more)
+    with pytest.raises(SettingError, match=r"\[1, 4\]"):
+        model(input_ids=tokens, attention_mask=mask, decoder_input_ids=answer[:, :4], decoder_attention_mask=torch.ones(1, 4))
 
 
 def test_places_are_counted_inside_items() -> None:
