@@ -224,6 +224,7 @@ def _add_chat(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--reader", metavar="URL", help="a chat model (OpenAI-compatible, up to /v1) that reads the rules")
     verb.add_argument("--reader-model", default="default", metavar="NAME", help="its name (its key: $GENREC_READER_KEY)")
     verb.add_argument("--voice", choices=["template", "model"], default="template", help="model: the bundle's own, if it can")
+    verb.add_argument("--dialogues", type=Path, metavar="FOLDER", help="a saved dialogue ranker, which orders the items")
     verb.add_argument("--talker", metavar="URL", help="a chat model that speaks, with genrec's tools to call")
     verb.add_argument("--talker-model", default="default", metavar="NAME", help="its name (its key: $GENREC_TALKER_KEY)")
 
@@ -490,7 +491,7 @@ def _chat(args: argparse.Namespace) -> int:
     _quiet_transformers()
     reader = ChatModel(args.reader, args.reader_model, os.environ.get("GENREC_READER_KEY")) if args.reader else None
     talker = ChatModel(args.talker, args.talker_model, os.environ.get("GENREC_TALKER_KEY")) if args.talker else None
-    run(args.bundle, ids_of(args.history), args.k, reader, talker, args.voice)
+    run(args.bundle, ids_of(args.history), args.k, reader, talker, args.voice, args.dialogues)
     return 0
 
 
@@ -569,6 +570,7 @@ _EXAMPLES = """examples:
   genrec serve shop=runs/shop books=runs/books --host 0.0.0.0 --keys keys.json --filter 'cheap=price < 10'
   genrec chat runs/shop --history B001,B002
   genrec chat runs/talk --voice model
+  genrec chat runs/shop --dialogues runs/ranker
   genrec mcp runs/shop
   genrec keys add keys.json web --scopes recommend events --rate 50
   genrec recommend runs/shop --history B001 --where 'price < 20 and brand != "Acme"' --max-per brand=2 --explain

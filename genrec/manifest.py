@@ -25,11 +25,16 @@ WORK = "work"  # checkpoints and caches of a run that is not finished; never par
 
 @dataclass(frozen=True)
 class Kind:
-    """name: what such a folder is called. format: that this genrec reads. verb: of the command line, that makes one."""
+    """name: what such a folder is called. format: that this genrec reads. verb: of the command line, that makes one; or, with a
+    bracket, the call in Python."""
 
     name: str
     format: int
     verb: str
+
+    def made_by(self, folder: Path) -> str:
+        """What makes such a folder, as one writes it."""
+        return f"`{self.verb}`" if "(" in self.verb else f"`{self.verb} --out {folder}`"
 
 
 def write_manifest(folder: Path, kind: Kind, about: dict[str, Any]) -> None:
@@ -50,7 +55,7 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
     if not path.is_file():
         state = "does not exist" if not folder.is_dir() else f"has no {MANIFEST}"
         hint = f" A run was stopped there: run the same `{kind.verb}` again to go on." if (folder / WORK).is_dir() else ""
-        raise BundleError(f"{folder} is not a {kind.name}: it {state}.{hint} `{kind.verb} --out {folder}` makes one.")
+        raise BundleError(f"{folder} is not a {kind.name}: it {state}.{hint} {kind.made_by(folder)} makes one.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         intact = manifest.pop("self") == self_hash(manifest)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from genrec.columns import INTERACTION_COLUMNS, ITEM_ID
 from genrec.data.catalogue import Catalogue
+from genrec.data.dialogues import Dialogues, read_dialogues
 from genrec.data.hashing import table_hash
 from genrec.data.interactions import EventNumbers, Histories, Interactions
 from genrec.data.readers import load_catalogue, load_interactions
@@ -24,7 +25,6 @@ from genrec.data.splits import (
 from genrec.embedding.text import plain_text
 from genrec.errors import DataError
 from genrec.recipe import DataConfig, Recipe
-from genrec.training.tasks.turns import Dialogues, read_dialogues
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,20 +10,24 @@ the catalogue.
     turn = conversation.turn("more like the second, but newer than it", turn.state)
 
 Where another process searches: `listen` -> `Heard.history`, `Heard.request` -> search -> `answer`. With a speaker
-(`speaker.py`) the recommender's own model says words and items in one generation: `listen` -> `speak` -> `answer`.
+(`speaker.py`) the recommender's own model says words and items in one generation: `listen` -> `speak` -> `answer`. With a
+dialogue ranker (`dialogue_order.py`) allowed items come in the order of what has been said: `listen` -> `rank` -> `answer`.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from genrec.chat import messages
+from genrec.chat.dialogue_order import DialogueOrder, Ordered, listed
+from genrec.chat.dialogue_ranker import DialogueRanker
 from genrec.chat.link import Encode, Link, Linker
 from genrec.chat.mentions import Mentions
+from genrec.chat.offers import Offer, offer_of
 from genrec.chat.read_rules import read
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reader, Reading
 from genrec.chat.rules import Rule, where_of, with_rule
@@ -57,7 +61,7 @@ class Question:
 class State:
     """All that a conversation remembers. liked, seen: items that the user named, oldest first; both join the history. rejected,
     skipped: never shown again. shown: the last items, best first, with their reasons. include_seen: what the user had may
-    come again. messages: for a speaker, the user's and the assistant's by turns: words, item id, words, item id ... words."""
+    come again. messages: for speaker or dialogue ranker, the user's and the assistant's by turns: words, item id, words ..."""
 
     liked: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
@@ -97,27 +101,6 @@ class State:
             except SettingError:
                 continue  # the column or value went with a change of the catalogue
         return replace(state, rules=tuple(kept))
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A recommended item. reasons: (rule's number, what of the item obeys it). because: the history item that spoke most for it
-    (title, change of the score), where explanations were asked for."""
-
-    item_id: str
-    rank: int
-    title: str
-    score: float
-    fields: dict[str, Any]
-    reasons: tuple[tuple[int, str], ...] = ()
-    because: tuple[str, float] | None = None
-
-    def why(self) -> str:
-        """The reasons in one line."""
-        parts = [f"{reason} (rule {number})" for number, reason in self.reasons]
-        if self.because is not None:
-            parts.append(f"goes with {self.because[0]} ({self.because[1]:+.2f})")
-        return "; ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,16 +149,21 @@ class Conversation:
         k: int | None = None,
         vectors: bool = True,
         speaker: Speaker | None = None,
+        ranker: DialogueRanker | None = None,
     ) -> None:
         """reader: what reads rules (default: the built-in grammar). voice: what speaks around the items. k: items per answer
         (default: five, or as many as the beam finds). speaker: the recommender's own model, which then says which items, at
-        most k, and the words between them; the voice says what was understood before that.
+        most k, and the words between them; the voice says what was understood before that. ranker: orders the items that the
+        rules allow by what has been said, in the place of the recommender's model. Raises `SettingError` for both at once.
         vectors: whether names that no title resembles are looked for by the bundle's item vectors."""
         most = recommender.bundle.serving.beam_width
         k = min(USUAL, most) if k is None else k
         check_integer("k", k, 1, most)
         self.recommender, self.reader, self.voice, self.k = recommender, reader, voice or TemplateVoice(), k
+        if speaker is not None and ranker is not None:
+            raise SettingError("Either the bundle's own model says the items or a dialogue ranker orders them. Leave one out.")
         self.speaker = speaker
+        self.order = DialogueOrder(ranker, recommender.bundle.catalogue) if ranker is not None else None
         self._encode: Encode | None = self._vectors if vectors and not recommender.bundle.one_pass else None
 
     def _vectors(self, table: pa.Table) -> Any:
@@ -213,8 +201,10 @@ class Conversation:
         heard = self.listen(message, state, before)
         if not heard.search:
             return self.answer(heard, [])
-        if self.speaker is not None:
+        if self.speaker is not None or self.order is not None:
             prepared = self.recommender.prepare([heard.history], heard.request)
+            if self.order is not None:
+                return self.answer(heard, *self.rank(heard, prepared))
             return self.answer(heard, *self.speak(heard, prepared, explain))
         [items] = self.recommender.recommend([heard.history], explain=explain, **keywords(heard.request))
         return self.answer(heard, items)
@@ -231,9 +221,10 @@ class Conversation:
         reading = Reading(notes=[why]) if why else answered or self.reader(message, context)
         after, removed = _applied(state, reading, context, problems)
         asks = after.asked is not None and not _changes(reading)  # first the answer, then items
-        talks = self.speaker is not None and why is None and not reading.greeting and bool(message.strip())
+        kept = why is None and bool(message.strip()) and (self.order is not None or not reading.greeting)
+        talks = self.speaker is not None and kept
         search = why is None and not asks and (reading.wants or _changes(reading) or talks)
-        if talks:
+        if talks or (self.order is not None and kept):
             links = [*reading.liked, *reading.seen, *reading.rejected]
             after = replace(after, messages=messages.heard(after.messages, message, links, self.mentions(version), version))
         history = [*before, *(item for item in after.history if item not in before)]
@@ -259,10 +250,23 @@ class Conversation:
         [items] = self.recommender.finish(prepared, found, weights)
         return items, speech
 
-    def answer(self, heard: Heard, items: Sequence[Recommendation], speech: Speech | None = None) -> Turn:
-        """What to say, given what the search found, or what the speaker said of the items."""
+    def rank(self, heard: Heard, prepared: Prepared) -> tuple[list[Recommendation], None, list[str]]:
+        """The allowed items in the dialogue ranker's order, and why each stands there. prepared: of `heard`."""
+        assert self.order is not None
+        version, [query] = prepared.version, prepared.queries
+        told = [messages.text_of(message, version, self.vocabulary(version).title) for message in heard.state.messages]
+        found: Ordered = self.order.best(told, query, version)
+        [items] = self.recommender.finish(prepared, [(found.rows, found.scores)])
+        return items, None, found.reasons
+
+    def answer(
+        self, heard: Heard, items: Sequence[Recommendation], speech: Speech | None = None, ordered: Sequence[str] = ()
+    ) -> Turn:
+        """What to say, given what the search found, or what the speaker said of the items. ordered: why each stands where it
+        does, where a dialogue ranker put it there."""
         vocabulary, reading = heard.context.vocabulary, heard.reading
-        offers = [_offer(item, heard.state.rules, vocabulary) for item in items]
+        reasons_of_order = ordered or [""] * len(items)
+        offers = [offer_of(item, heard.state.rules, vocabulary, why) for item, why in zip(items, reasons_of_order, strict=True)]
         state = replace(heard.state, turns=heard.state.turns + 1)
         understood = reading.understood or bool(heard.problems)
         searched = heard.search
@@ -270,8 +274,9 @@ class Conversation:
             if not offers and not understood and not reading.wants:
                 speech = None  # nothing was said about items on either side: the refusal is enough
             searched = bool(offers) or (speech is not None and not speech.anything)
-        if speech is not None:
-            state = replace(state, messages=messages.answered(state.messages, speech, [offer.item_id for offer in offers]))
+        said_items = speech.parts if speech is not None else listed(offers) if self.order is not None and searched else None
+        if said_items is not None and len(state.messages) % 2:
+            state = replace(state, messages=messages.answered(state.messages, said_items, [offer.item_id for offer in offers]))
         if searched:
             shown, reasons = tuple(offer.item_id for offer in offers), tuple(offer.why() for offer in offers)
             state = replace(state, shown=shown, reasons=reasons, focus=None)
@@ -387,27 +392,3 @@ def _question(asked: Question | None) -> str:
         return ""
     options = "; ".join(f"{number}. {printable(title)}" for number, (_, title) in enumerate(asked.candidates, 1))
     return f'Which one do you mean by "{printable(asked.mention)}"? {options}'
-
-
-def _offer(item: Recommendation, rules: Sequence[Rule], vocabulary: Vocabulary) -> Offer:
-    title = printable(item.fields.get(vocabulary.title) or item.item_id)
-    reasons = tuple((number, _obeys(rule, item.fields)) for number, rule in enumerate(rules, 1))
-    spoke = max(item.explanation.history, key=lambda one: one.change, default=None) if item.explanation else None
-    because = (printable(spoke.title or spoke.item_id), spoke.change) if spoke is not None and spoke.change > 0 else None
-    return Offer(item.item_id, item.rank, title, item.score, item.fields, reasons, because)
-
-
-def _obeys(rule: Rule, fields: Mapping[str, Any]) -> str:
-    """What of an item obeys a rule, as the catalogue has it."""
-    if rule.kind == "seen":
-        return "you have not had it"
-    if rule.kind == "range":
-        value = fields[rule.column or ""]
-        return printable(f"{rule.column} {value:g}" if isinstance(value, float) else f"{rule.column} {value}")
-    if rule.negative:
-        return printable(rule.text())
-    found = []
-    for name, values in rule.choices.items():
-        has = fields[name] if isinstance(fields[name], list) else [fields[name]]
-        found += [f"{name} {value}" for value in has if value in values]
-    return printable(", ".join(found))

@@ -21,7 +21,7 @@ Legend: `M` turns, `B` of a batch, `N` items, `S` signals, `V` values of the cat
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,7 @@ SMOOTHING = 2.0  # meetings that a name without any is credited with: keeps one 
 NEIGHBOURS = 100  # nearest training turns that vote
 RIDGE = 1e-3  # of the weights, on signals scaled to one deviation
 LEAST = -40.0  # log of a chance that is as good as none
+MOST_FOUND = 50_000  # messages whose names are remembered
 MOST_STEPS, CLOSE = 30, 1e-6  # of Newton's method
 ITEM, VALUE = " anitem ", " avalue "  # what names become before the words around them are read
 
@@ -75,11 +76,13 @@ class Turns:
 @dataclass(eq=False)
 class DialogueRanker:
     """table: the catalogue. texts: one per item, None for its title and all its values. votes: further signals by name, as
-    functions of a batch of contexts, such as a language model's log P or the cosine of text vectors."""
+    functions of a batch of contexts, such as a language model's log P or the cosine of text vectors. about: what it is made of,
+    kept where it is saved (`saved_ranker.py`)."""
 
     table: pa.Table
     texts: list[str] | None = None
     votes: Mapping[str, Vote] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         vocabulary = Vocabulary(self.table)
@@ -181,11 +184,11 @@ class DialogueRanker:
         named = self.named(train.contexts, "all")
         self.with_items = confidence(named, self.taken)
         self.with_values = confidence(self.named_values(train.contexts, latest=False), self.taken)
-        self.words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+        self.words = of_words()
         assert self.texts is not None
         self.words.fit([*self.texts, *map(_joined, train.contexts)])
         self.item_words, self.turn_words = self.words.transform(self.texts), self.words.transform(map(_joined, train.contexts))
-        self.around = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, token_pattern=r"\w+|\?")
+        self.around = of_words_around_names()
         around = self.around.fit_transform(self._around(train.contexts))
         there = np.asarray(named.sum(axis=1)).ravel() > 0
         repeated = np.asarray(named.multiply(self.taken).sum(axis=1)).ravel()[there] > 0
@@ -197,9 +200,12 @@ class DialogueRanker:
         self.repeats = LogisticRegression(C=3.0, max_iter=300).fit(around[there], repeated)
 
     def _mentions(self, message: str) -> list[Mention]:
-        if message not in self.found:
-            self.found[message] = self.mentions.find(message)
-        return self.found[message]
+        found = self.found.get(message)
+        if found is None:
+            if len(self.found) >= MOST_FOUND:
+                self.found.clear()
+            found = self.found[message] = self.mentions.find(message)
+        return found
 
     def named(self, contexts: Sequence[Messages], part: str) -> sp.csr_matrix:
         """Items named in the latest message, by its writer's partner ("answers"), in the writer's earlier ones, or in "all";
@@ -246,6 +252,16 @@ class DialogueRanker:
     def kinds(self) -> sp.csr_matrix:
         """Values of each item but people, weighed by rarity, rows of length 1: float32 [N, V]."""
         return _unit(self.has.multiply(self.rarity * ~self.people))
+
+
+def of_words(terms: list[str] | None = None) -> TfidfVectorizer:
+    """Words of messages and items as numbers. terms: those that were learned."""
+    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, vocabulary=terms)
+
+
+def of_words_around_names(terms: list[str] | None = None) -> TfidfVectorizer:
+    """Words and pairs of words around names as numbers."""
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, token_pattern=r"\w+|\?", vocabulary=terms)
 
 
 def learn_weights(signals: np.ndarray, targets: Sequence[np.ndarray], among: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What a state remembers of the messages, for a speaker to read: words and item ids by turns, as plain JSON.
+"""What a state remembers of the messages, for a speaker or a dialogue ranker: words and item ids by turns, as plain JSON.
 
-In: messages of a user, answers of a speaker. Out: lists of text: words, item id, words, item id ... words; the user's and the
+In: messages of a user, answers to them. Out: lists of text: words, item id, words, item id ... words; the user's and the
 assistant's by turns. Ids and not titles, so that an item stays an item however it is spelled.
 """
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from genrec.chat.link import Link
 from genrec.chat.mentions import Mentions
-from genrec.chat.speaker import Speech
 from genrec.chat.spelling import Parts, join, link_parts
 from genrec.chat.words import straight
 from genrec.columns import ITEM_ID
@@ -31,10 +30,10 @@ def heard(messages: Messages, message: str, links: Sequence[Link], mentions: Men
     return (*earlier[:-1], list(map(str, join(earlier[-1], said)))) if len(earlier) % 2 else (*earlier, said)
 
 
-def answered(messages: Messages, speech: Speech, item_ids: Sequence[str]) -> Messages:
-    """The messages with what the speaker said. item_ids: of its items, in order."""
+def answered(messages: Messages, answer: Parts, item_ids: Sequence[str]) -> Messages:
+    """The messages with an answer. item_ids: of its items, in order."""
     ids, kept = iter(item_ids), [""]
-    for part in speech.parts:
+    for part in answer:
         if isinstance(part, str):
             kept[-1] = f"{kept[-1]} {part}".strip()
         else:
@@ -48,3 +47,10 @@ def rows_in(message: Sequence[str], version: CatalogueVersion) -> Parts:
     for row, words in zip(version.rows(message[1::2]).tolist(), message[2::2], strict=True):
         found = [*found, row, words] if row >= 0 else join(found, [words])
     return found
+
+
+def text_of(message: Sequence[str], version: CatalogueVersion, title: str) -> str:
+    """A message as text, with titles in the place of ids. title: the column that has them."""
+    titles = version.table.column(title)
+    parts = [part if isinstance(part, str) else str(titles[part].as_py() or "") for part in rows_in(message, version)]
+    return " ".join(part.strip() for part in parts if part.strip())

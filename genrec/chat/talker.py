@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genrec.chat.chat_model import ChatModel, ChatModelError
-from genrec.chat.dialogue import Offer
+from genrec.chat.offers import Offer
 from genrec.chat.reading import LONGEST_MESSAGE
 from genrec.chat.tools import Answer, Toolbox
 from genrec.chat.words import printable, unlisted

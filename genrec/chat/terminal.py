@@ -7,10 +7,12 @@ the terminal.
     genrec chat runs/shop
     genrec chat runs/shop --history B001,B002
     genrec chat runs/shop --voice model
+    genrec chat runs/shop --dialogues runs/ranker
     genrec chat runs/shop --talker http://localhost:11434/v1 --talker-model qwen3
 
 With `--voice model` the bundle's own language model says which items and the words between them (`speaker.py`). With
-`--talker` a chat model speaks and calls the tools of `tools.py`; the commands are then only `/quit`.
+`--dialogues` a dialogue ranker orders the items (`saved_ranker.py`). With `--talker` a chat model speaks and calls the tools of
+`tools.py`; the commands are then only `/quit`.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from genrec.chat.ask_rules import AskedReader
 from genrec.chat.chat_model import ChatModel
 from genrec.chat.dialogue import Conversation, State
 from genrec.chat.read_rules import read
+from genrec.chat.saved_ranker import load_ranker
 from genrec.chat.speaker import Speaker
 from genrec.chat.talker import Talker
 from genrec.chat.tools import Toolbox
@@ -42,11 +45,15 @@ def run(
     reader: ChatModel | None,
     talker: ChatModel | None,
     voice: Literal["template", "model"] = "template",
+    dialogues: Path | None = None,
 ) -> None:
     """Load and talk. reader: a chat model that reads the rules (None: the built-in grammar). talker: one that speaks. voice:
-    "model" for the bundle's own. Raises `SettingError` for a talker beside the bundle's own model."""
+    "model" for the bundle's own. dialogues: folder of a dialogue ranker. Raises `SettingError` where two would choose the
+    items, `BundleError` for a ranker of another catalogue."""
     if talker is not None and voice == "model":
         raise SettingError("Either a chat model speaks (--talker) or the bundle's own (--voice model). Leave one of them out.")
+    if dialogues is not None and (talker is not None or voice == "model"):
+        raise SettingError("A dialogue ranker orders the template's items. Leave --dialogues out, or --talker and --voice.")
     recommender = Recommender.load(bundle)
     read_by = AskedReader(**vars(reader)) if reader else read
     if talker is not None:
@@ -56,7 +63,8 @@ def run(
     if strange:
         raise UnknownItemError(f"--history must name items of the catalogue, got {strange[0]!r}.")
     speaker = Speaker(recommender) if voice == "model" else None
-    chat(Conversation(recommender, read_by, k=k, speaker=speaker), typed(), before=history)
+    ranker = load_ranker(dialogues, recommender.bundle.catalogue) if dialogues is not None else None
+    chat(Conversation(recommender, read_by, k=k, speaker=speaker, ranker=ranker), typed(), before=history)
 
 
 def typed() -> Iterator[str]:
@@ -132,6 +140,8 @@ def _command(command: str, rest: str, state: State, conversation: Conversation, 
             return state, (
                 f"/why takes the number of an item shown, from 1 to {len(state.shown)}."
             ) if state.shown else "Nothing was shown yet."
+        if conversation.order is not None:  # the model's probabilities put nothing into its place
+            return state, printable(state.reasons[place], 500)
         history = [*before, *(item for item in state.history if item not in before)]
         explanation = conversation.recommender.explain(history, state.shown[place], unsupported="ignore")
         why = [state.reasons[place]] if state.reasons[place] else []

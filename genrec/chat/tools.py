@@ -21,7 +21,8 @@ from threading import Lock
 from typing import Any, Protocol
 
 from genrec.chat.ask_rules import described
-from genrec.chat.dialogue import Conversation, Offer, State, keywords
+from genrec.chat.dialogue import Conversation, State, keywords
+from genrec.chat.offers import Offer
 from genrec.chat.read_rules import read
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reader
 from genrec.chat.words import printable

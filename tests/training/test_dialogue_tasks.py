@@ -11,6 +11,7 @@ from worlds import write_llm
 
 from genrec.chat.spelling import MOST_CONTEXT
 from genrec.data.catalogue import Catalogue
+from genrec.data.dialogues import read_dialogues
 from genrec.errors import DataError, SettingError
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Words
@@ -21,7 +22,6 @@ from genrec.training.tasks.config import TasksConfig
 from genrec.training.tasks.dialogue import DIALOGUE_TASKS
 from genrec.training.tasks.mix import Mix
 from genrec.training.tasks.preview import show
-from genrec.training.tasks.turns import read_dialogues
 
 ITEMS, USERS = 12, 20
 SIZES = (4, 3, 2)

@@ -22,13 +22,13 @@ from genrec.chat.link import Linker
 from genrec.chat.mentions import Mentions
 from genrec.chat.spelling import Parts, parts_of, spell_answers, spell_contexts
 from genrec.chat.vocabulary import Column, Vocabulary
+from genrec.data.dialogues import Dialogues
 from genrec.data.interactions import Histories
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Words
 from genrec.training.tasks.families import FIELDS, Given, Task, every_next_item, every_user, sentences, unmet
 from genrec.training.tasks.places import MANY, Examples, Place, joined, prevailing, text_of
 from genrec.training.tasks.prompts import Template
-from genrec.training.tasks.turns import Dialogues
 
 
 def recommended(given: Given) -> Examples:

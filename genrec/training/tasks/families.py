@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genrec.data.dialogues import Dialogues
 from genrec.data.interactions import Histories
 from genrec.data.splits import exclude_seen_by_default
 from genrec.evaluation.ctr import draw_unmet
 from genrec.training.tasks.places import Examples
 from genrec.training.tasks.prompts import Template
-from genrec.training.tasks.turns import Dialogues
 
 
 @dataclass(frozen=True, eq=False)
