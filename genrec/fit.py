@@ -135,7 +135,7 @@ def fit(
         fused = {"best_ndcg@10": best, **asdict(ranker.fusion.chosen)}
     model, layout = ranker.model, ranker.layout
     user_index, adapter = (ranker.user_index, ranker.user_adapter) if isinstance(ranker, BeamRanker) else (None, None)
-    vectors_read = isinstance(model, OnePassModel) and "vectors" in recipe.one_pass.parts
+    vectors_read = isinstance(model, OnePassModel) and "vectors" in model.shape.config.parts
 
     limit = recipe.evaluation.max_questions
     questions = split.test.sample(limit, recipe.seed) if limit else split.test

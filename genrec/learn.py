@@ -6,6 +6,7 @@ the training said. `genrec fit` calls this between the codes and the evaluation;
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from genrec.models.adapters import merged
 from genrec.models.config import ENCODER_DECODER
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
-from genrec.models.one_pass.config import Shape
+from genrec.models.one_pass.config import OnePassConfig, Shape
 from genrec.models.one_pass.model import OnePassModel
 from genrec.models.pretrained import Named
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import take_user_adapter
+from genrec.networks import seeded
 from genrec.recipe import Recipe
 from genrec.tables import Tables
 from genrec.tasks import mix_of
@@ -101,20 +103,33 @@ def learn_one_pass(
     embedder: ItemEmbedder,
     exclude_seen: bool,
 ) -> tuple[OnePassRanker, TrainingResult]:
-    """A network that scores all items at once, trained."""
-    sizes, network, together = snapshot.index.sizes, recipe.model, embedder.collaborative_width
+    """A network that scores all items at once, trained. Where the recipe says so, two are, with and without vectors, and the
+    one with the better validation is given (of equals, the one with)."""
+    choice = replace(recipe.one_pass, try_without_vectors=False)
+    ways = {"training": choice}
+    if recipe.one_pass.try_without_vectors:
+        ways["training_without_vectors"] = replace(choice, parts=tuple(part for part in choice.parts if part != "vectors"))
+    made = []
+    for folder, way in ways.items():
+        known = snapshot if "vectors" in way.parts else replace(snapshot, vectors=None)
+        model = seeded(recipe.seed, partial(OnePassModel, _shape(way, recipe, snapshot, len(counts), embedder)))
+        log.info("Training a one-pass model of %.1fM weights on %d users", weights_of(model) / 1e6, len(split.train))
+        trained = train_one_pass(model, known, counts, split, recipe.training, exclude_seen, recipe.seed, work / folder)
+        made.append((trained, OnePassRanker(model, TokenLayout.from_scratch(snapshot.index.sizes), known, counts)))
+        log.info("Made of %s: validation NDCG@10 %.4f", ", ".join(way.parts), trained.best)
+    trained, ranker = max(made, key=lambda pair: pair[0].best)
+    return ranker, trained
+
+
+def _shape(choice: OnePassConfig, recipe: Recipe, snapshot: Snapshot, items: int, embedder: ItemEmbedder) -> Shape:
+    """The network that a choice asks for."""
     assert snapshot.vectors is not None
-    if "vectors" not in recipe.one_pass.parts:
-        snapshot = replace(snapshot, vectors=None)
-    content = 0 if snapshot.vectors is None else snapshot.vectors.shape[1] - together
-    shape = Shape(
-        recipe.one_pass, sizes, len(counts), content, together if content else 0, recipe.training.max_history,
+    network, together = recipe.model, embedder.collaborative_width if "vectors" in choice.parts else 0
+    content = snapshot.vectors.shape[1] - together if "vectors" in choice.parts else 0
+    return Shape(
+        choice, snapshot.index.sizes, items, content, together, recipe.training.max_history,
         network.hidden_size, network.layers, network.heads, network.feed_forward, network.dropout,
     )  # fmt: skip
-    model = OnePassModel(shape)
-    log.info("Training a one-pass model of %.1fM weights on %d users", weights_of(model) / 1e6, len(split.train))
-    trained = train_one_pass(model, snapshot, counts, split, recipe.training, exclude_seen, recipe.seed, work / "training")
-    return OnePassRanker(model, TokenLayout.from_scratch(sizes), snapshot, counts), trained
 
 
 def item_texts(catalogue: Catalogue, recipe: Recipe) -> list[str]:

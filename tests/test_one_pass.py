@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from genrec.data.synthetic import make_shop
 from genrec.errors import BundleError, SettingError
 from genrec.evaluate_bundle import evaluate_bundle
 from genrec.fit import fit
+from genrec.models.one_pass.model import OnePassModel
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
 from genrec.training import one_pass
@@ -57,6 +59,34 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> dict[str, P
 def test_a_shipped_recipe_beats_popularity_on_the_shop(method: str, bundles: dict[str, Path]) -> None:
     model, popularity, _ = read_bundle(bundles[method]).metrics["test"]
     assert model["metrics"]["masked"]["ndcg@10"]["mean"] > 1.5 * popularity["metrics"]["masked"]["ndcg@10"]["mean"]
+
+
+@pytest.mark.parametrize("better", ["with", "without"])
+def test_items_are_made_with_or_without_vectors_as_validation_says(
+    better: str, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, said = one_pass._validation, []
+
+    def judged(model: OnePassModel, *rest: Any) -> float:
+        said.append("with" if "vectors" in model.shape.config.parts else "without")
+        return real(model, *rest) + (1.0 if said[-1] == better else 0.0)
+
+    monkeypatch.setattr(one_pass, "_validation", judged)
+    changes = SMALL | SMALLER["fused"] | {"training.epochs": 1, "fusion.votes": [], "evaluation.baselines": []}
+    chosen = fit(shop[0].table, shop[1].table, tmp_path / "chosen", load_recipe(RECIPES / "fused.yaml", changes))
+    assert said == ["with", "without"]
+    parts = ["codes", "id", "vectors"] if better == "with" else ["codes", "id"]
+    alone = changes | {"one_pass.parts": parts, "one_pass.try_without_vectors": False}
+    again = fit(shop[0].table, shop[1].table, tmp_path / "alone", load_recipe(RECIPES / "fused.yaml", alone))
+    assert (chosen / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    ids = shop[0].item_ids[:3].tolist()
+    assert Recommender.load(chosen).recommend([ids], k=5) == Recommender.load(again).recommend([ids], k=5)
+
+
+@pytest.mark.parametrize("parts", [["vectors"], ["codes", "id"]])
+def test_what_has_no_vectors_or_nothing_else_is_not_tried_without_them(parts: list[str]) -> None:
+    with pytest.raises(SettingError, match="try_without_vectors needs"):
+        load_recipe(RECIPES / "fused.yaml", {"one_pass.parts": parts})
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -20,8 +20,9 @@ PARTS = {"pooled": ("codes", "id", "vectors"), "codes": ("codes", "vectors"), "s
 @dataclass(frozen=True)
 class OnePassConfig:
     """identifier: what an item looks like going in, "pooled", "codes", "set" or "dual" (docs/one_pass.md). parts: what it is
-    made of, of "codes", "id" and "vectors"; empty for all that the identifier takes. attention: "hybrid", "blocked" or
-    "branches". loss: what is asked after each item, "items", "slots" or "codes".
+    made of, of "codes", "id" and "vectors"; empty for all that the identifier takes. try_without_vectors: train once more with
+    the other parts of "pooled" alone, and keep what has the better validation; twice the training. attention: "hybrid",
+    "blocked" or "branches". loss: what is asked after each item, "items", "slots" or "codes".
     temperature: that cosines are divided by. sampled: items drawn for each step's softmax over items, 0 for the softmax over
     the whole catalogue. shared_codes: a code means the same at every place, as FSQ's do, and has one embedding for all.
     cold_id: the id of an item without training events, "zero", or "shared" (one learned row for all of them). id_dropout:
@@ -44,6 +45,7 @@ class OnePassConfig:
 
     identifier: Identifier = "pooled"
     parts: tuple[str, ...] = ()
+    try_without_vectors: bool = False
     attention: Attention = "hybrid"
     loss: Loss = "items"
     temperature: float = 0.07
@@ -78,6 +80,11 @@ class OnePassConfig:
             raise SettingError(f"The identifier {self.identifier!r} is made of codes: one_pass.parts must name 'codes'.")
         if self.identifier == "dual" and "id" not in self.parts:
             raise SettingError("The identifier 'dual' needs codes and id. Leave one_pass.parts out.")
+        if self.try_without_vectors and (self.identifier != "pooled" or "vectors" not in self.parts or len(self.parts) == 1):
+            raise SettingError(
+                "one_pass.try_without_vectors needs the identifier 'pooled' and one_pass.parts of 'vectors' and at least one "
+                f"other, got {self.identifier!r} of {list(self.parts)}. Leave it out."
+            )
         check_integer("one_pass.sampled", self.sampled, 0)
         check_integer("one_pass.set_tokens", self.set_tokens, 1)
         if not self.temperature > 0:
