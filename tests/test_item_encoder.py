@@ -43,8 +43,10 @@ SETTINGS = QUICK | {
     "model.lora_rank": 0,
     "model.dropout": 0.0,
     "training.max_history": 4,
-    "training.epochs": 5,
-    "training.learning_rate": 5e-3,
+    "training.epochs": 6,
+    "training.batch_tokens": 256,
+    "training.patience": 6,
+    "training.learning_rate": 2e-2,
     "training.validation_users": 30,
     "evaluation.max_questions": 0,
     "evaluation.baselines": [],
@@ -58,7 +60,7 @@ def shop() -> tuple[pa.Table, pa.Table]:
     titles = [f"{kind} {number}" for kind in KINDS for number in range(EACH)]
     items = pa.table({"item_id": titles, "title": titles})
     events: dict[str, list[str]] = {"user_id": [], "item_id": []}
-    for user in range(200):
+    for user in range(300):
         kind = random.integers(len(KINDS))
         for _ in range(8):
             if random.random() < 0.2:
@@ -216,7 +218,7 @@ def merged_copy(model: torch.nn.Module) -> torch.nn.Module:
 def world() -> tuple[Histories, np.ndarray, int]:
     """Items 2n and 2n + 1 are taken one after the other; a vector says which item it is, in its text and by its company."""
     random = np.random.default_rng(0)
-    histories = Histories.from_lists([np.array([2 * n, 2 * n + 1])[random.permutation(2)] for n in range(20)] * 5)
+    histories = Histories.from_lists([np.array([2 * n, 2 * n + 1])[random.permutation(2)] for n in range(20)])
     vectors = random.normal(size=(40, 96)).astype(np.float32)
     return histories, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 64
 
