@@ -44,7 +44,8 @@ def align(encoder: ItemEncoder, histories: Histories, vectors: np.ndarray, conte
     pairs = histories.following_pairs()
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     home = next(encoder.parameters()).device
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = found or torch.device("cpu")
     encoder.to(device)
     table = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
     with torch.random.fork_rng():
