@@ -81,10 +81,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shop: tuple[pa.Table, pa.Ta
     return fit(*shop, tmp_path_factory.mktemp("runs") / "read", recipe)
 
 
-def test_the_card_says_how_items_are_read_and_written(folder: Path) -> None:
-    card = (folder / "README.md").read_text()
-    assert "2 vectors an item, which the item encoder makes of its own; an item that is written is" in card
-
 
 @pytest.fixture
 def recommender(folder: Path) -> Recommender:
