@@ -81,7 +81,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shop: tuple[pa.Table, pa.Ta
     return fit(*shop, tmp_path_factory.mktemp("runs") / "read", recipe)
 
 
-
 @pytest.fixture
 def recommender(folder: Path) -> Recommender:
     return Recommender.load(folder, "cpu")
