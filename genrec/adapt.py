@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.bundle import FUSION, INDEX, USER_ADAPTER, USER_INDEX, Bundle, read_bundle, tie_rank, write_bundle
+from genrec.bundle import FUSION, INDEX, ITEM_ENCODER, USER_ADAPTER, USER_INDEX, Bundle, read_bundle, tie_rank, write_bundle
 from genrec.card import model_card
 from genrec.codes import CodeTable
 from genrec.columns import ITEM_ID
@@ -83,8 +83,9 @@ def adapt(
         replace(Fusion.load(before.folder / FUSION), matrices={"texts": alike}).save(out / FUSION)
     if before.settings.index:  # tastes are read from texts, here as there
         shutil.copyfile(before.folder / USER_INDEX, out / USER_INDEX)
-    if before.settings.soft:
-        shutil.copyfile(before.folder / USER_ADAPTER, out / USER_ADAPTER)
+    for name, read in ((USER_ADAPTER, before.settings.soft), (ITEM_ENCODER, before.settings.queries)):
+        if read:
+            shutil.copyfile(before.folder / name, out / name)
     ties = tie_rank(before.settings.tie_rule, table.item_ids, counts)
     CatalogueIndex.build(table.codes, table.sizes, ties).save(out / INDEX, table.hash)
     hashes = {"items": table_hash(catalogue.table), "interactions": None}

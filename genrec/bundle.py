@@ -37,6 +37,7 @@ COUNTS = "items/counts.safetensors"  # training events per item
 INDEX = "items/index.safetensors"  # the catalogue index, mapped into memory by the decoder
 VECTORS = "items/vectors.safetensors"  # item vectors, where the model reads them
 USER_INDEX = "items/user_index.safetensors"  # centroids, where the model reads a user index
+ITEM_ENCODER = "items/item_encoder.safetensors"  # weights, where it reads items as soft tokens
 USER_ADAPTER = "items/user_adapter.safetensors"  # weights, where it reads soft tokens
 FUSION = "items/fusion.safetensors"  # what is added to the model's scores, where the recipe has a fusion
 SCORER = "scorer"  # folder of the one-pass model that votes beside a language model
@@ -52,9 +53,9 @@ OWN = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """Frozen with the weights. base, sizes, start, pad, users, index, soft: the token layout. max_history: items the model
-    reads. repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that share
-    codes. split: the recipe's settings of the split, by name.
+    """Frozen with the weights. base, sizes, start, pad, users, index, soft, queries: the token layout. max_history: items the
+    model reads. repeat_share: share of training events that repeat an item of the same user. tie_rule: order of items that
+    share codes. split: the recipe's settings of the split, by name.
     """
 
     base: int
@@ -68,10 +69,12 @@ class Settings:
     users: int = 0
     index: tuple[int, ...] = ()
     soft: int = 0
+    queries: int = 0
 
     @property
     def layout(self) -> TokenLayout:
-        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, self.users, tuple(self.index), self.soft)
+        more = (self.users, tuple(self.index), self.soft, self.queries)
+        return TokenLayout(self.base, tuple(self.sizes), self.start, self.pad, *more)
 
 
 @dataclass(frozen=True)

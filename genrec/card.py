@@ -133,8 +133,11 @@ def _reads(recipe: Recipe, codes: CodeTable, layout: TokenLayout) -> str:
         told += f"{layout.soft} vectors of the user adapter, made of the items before those that are read, then "
     if layout.index:
         told += f"{len(layout.index)} tokens of the user index, made of all items of the history, then "
+    read = f"{layout.queries} vectors an item, made of its own by the item encoder; as codes it is"
+    if not layout.queries:
+        read = f"{layout.levels} tokens an item,"
     text += (
-        f" As tokens: `{layout.start}`, {told}{layout.levels} tokens an item, by arithmetic and never through text; the item "
+        f" As tokens: `{layout.start}`, {told}{read} by arithmetic and never through text; the item "
         f"`{codes.item_ids[0]}` is `{tokens}`. The answer is the {layout.levels} tokens of an item, found by genrec's search "
         "over the catalogue; free generation may spell items that do not exist."
     )

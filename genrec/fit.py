@@ -24,6 +24,7 @@ from genrec.bundle import (
     BUNDLE,
     FUSION,
     INDEX,
+    ITEM_ENCODER,
     SCORER,
     USER_ADAPTER,
     USER_INDEX,
@@ -134,7 +135,7 @@ def fit(
         ranker.fusion, best = choose_fusion(ranker, split, texts, recipe.fusion, bool(exclude_seen), most, recipe.seed, scorer)
         fused = {"best_ndcg@10": best, **asdict(ranker.fusion.chosen)}
     model, layout = ranker.model, ranker.layout
-    user_index, adapter = (ranker.user_index, ranker.user_adapter) if isinstance(ranker, BeamRanker) else (None, None)
+    user_index, soft = (ranker.user_index, ranker.soft_maker) if isinstance(ranker, BeamRanker) else (None, None)
     vectors_read = isinstance(model, OnePassModel) and "vectors" in model.shape.config.parts
 
     limit = recipe.evaluation.max_questions
@@ -150,7 +151,7 @@ def fit(
         "leaks": [asdict(leak) for leak in leaks],
         "users": len(split.train),
         "training_events": len(split.train.items),
-        "weights": weights_of(model) + (weights_of(adapter) if adapter else 0),
+        "weights": weights_of(model) + (weights_of(soft) if soft else 0),
         "seconds": time.perf_counter() - started,
         "training_seconds": training_seconds,
         "peak_memory_bytes": _peak_memory(),
@@ -166,8 +167,8 @@ def fit(
         ranker.fusion.save(out / FUSION)
     if user_index:
         user_index.save(out / USER_INDEX)
-    if adapter:
-        adapter.save(out / USER_ADAPTER)
+    if soft:
+        soft.save(out / (USER_ADAPTER if layout.soft else ITEM_ENCODER))
     if scorer:
         save_scorer(scorer, out / SCORER)
     write_bundle(
@@ -177,8 +178,7 @@ def fit(
             recipe.decoding.tie_rule,
             _split_settings(recipe),
             layout.users,
-            layout.index,
-            layout.soft,
+            layout.index, layout.soft, layout.queries,
         ),
         serving=ServingSettings(recipe.decoding.beam_width, recipe.decoding.k, bool(exclude_seen)),
         catalogue=tables.catalogue,
@@ -191,7 +191,7 @@ def fit(
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
         },
         card=model_card(out.name, recipe, results, tables.hashes, table, layout),
-        vectors=vectors if user_index or adapter or vectors_read else None,
+        vectors=vectors if user_index or soft or vectors_read else None,
     )  # fmt: skip
     shutil.rmtree(work)
     log.info("Bundle written to %s", out)

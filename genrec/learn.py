@@ -26,6 +26,7 @@ from genrec.models.adapters import merged
 from genrec.models.config import ENCODER_DECODER
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
+from genrec.models.item_encoder import encoder_of, take_item_encoder
 from genrec.models.one_pass.config import OnePassConfig, Shape
 from genrec.models.one_pass.model import OnePassModel
 from genrec.models.pretrained import Named
@@ -36,6 +37,7 @@ from genrec.recipe import Recipe
 from genrec.tables import Tables
 from genrec.tasks import mix_of
 from genrec.training import processes
+from genrec.training.item_encoder import align
 from genrec.training.one_pass import train_one_pass
 from genrec.training.preference import post_train
 from genrec.training.trainer import TrainingResult, train
@@ -59,8 +61,12 @@ def learn_language_model(
     named = Named(snapshot.codes, item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
     user_index = _user_index(recipe, split.train, snapshot, work) if recipe.model.user_index else None
     assert snapshot.vectors is not None
-    most, width = recipe.model.lead + len(sizes) * (history + 1), snapshot.vectors.shape[1]
+    most = recipe.model.lead + (recipe.model.queries or len(sizes)) * history + len(sizes)
+    width = snapshot.vectors.shape[1]
     model, layout = build(recipe.model, sizes, most, named, width)
+    if (encoder := encoder_of(model)) is not None:
+        content = width - embedder.collaborative_width
+        align(encoder, split.train, snapshot.vectors, content, recipe.model.item_encoder_epochs, recipe.seed)
     mix = None
     if recipe.tasks.aligned:
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
@@ -78,9 +84,10 @@ def learn_language_model(
         )  # fmt: skip
         trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)
     plain = merged(model)
-    adapter = take_user_adapter(plain)
-    width = recipe.decoding.beam_width
-    return BeamRanker(plain, layout, snapshot, width, history, user_index=user_index, user_adapter=adapter), trained
+    return BeamRanker(
+        plain, layout, snapshot, recipe.decoding.beam_width, history, user_index=user_index,
+        user_adapter=take_user_adapter(plain), item_encoder=take_item_encoder(plain),
+    ), trained  # fmt: skip
 
 
 def _user_index(recipe: Recipe, train: Histories, snapshot: Snapshot, work: Path) -> UserIndex:

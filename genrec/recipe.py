@@ -172,11 +172,13 @@ class Recipe:
                 "training.fsdp shards a model whose weights are all trained; it fails on the rows that train beside LoRA. "
                 "Set model.lora_rank to 0, or leave fsdp out; several processes then keep a copy of the model each."
             )
-        if self.training.fsdp != TrainingConfig().fsdp and self.model.user_adapter:
-            raise SettingError(
-                "training.fsdp shards the rows beside which the soft tokens of model.user_adapter stand. Leave one of them "
-                "out; several processes then keep a copy of the model each."
-            )
+        for name in ("user_adapter", "item_encoder"):
+            if self.training.fsdp != TrainingConfig().fsdp and getattr(self.model, name):
+                raise SettingError(
+                    f"training.fsdp shards the rows beside which the soft tokens of model.{name} stand. Leave one of them out; "
+                    "several processes then keep a copy of the model each."
+                )
+        self._check_item_encoder()
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
@@ -197,6 +199,22 @@ class Recipe:
                 f"post_training is for decoders; model.architecture is {self.model.architecture!r}. Set it to {DECODER!r}, or "
                 "leave the section out."
             )
+
+    def _check_item_encoder(self) -> None:
+        """Refuse what writes or learns items of a history as codes, where the model reads them as soft tokens."""
+        if self.model.item_encoder is None:
+            return
+        for name, unlike in {
+            "the section tasks": self.tasks != TasksConfig(),
+            "post_training": self.post_training != PostTrainingConfig(),
+            "training.distillation": self.training.distillation > 0,
+            "training.windows_per_user": self.training.windows_per_user > 0,
+        }.items():
+            if unlike:
+                raise SettingError(
+                    f"With model.item_encoder a history is soft tokens, and {name} is for histories of codes. Leave one of "
+                    "them out (training.targets_per_user says how many items of a history are learned)."
+                )
 
     def _check_tasks(self) -> None:
         """Refuse tasks with words where the model has none, or would not read them."""
@@ -261,7 +279,7 @@ class Recipe:
         """Refuse settings of training that the model's architecture would not read."""
         training, usual = self.training, TrainingConfig()
         if self.model.architecture != ENCODER_DECODER:
-            if training.targets_per_user != usual.targets_per_user:
+            if training.targets_per_user != usual.targets_per_user and not self.model.item_encoder:
                 raise SettingError(
                     "training.targets_per_user is for an encoder-decoder: a decoder learns every item of a window at once. Set "
                     f"model.architecture to {ENCODER_DECODER!r}, or leave it out (training.windows_per_user limits windows)."

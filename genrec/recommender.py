@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.bundle import FUSION, INDEX, SCORER, USER_ADAPTER, USER_INDEX, Bundle, read_bundle
+from genrec.bundle import FUSION, INDEX, ITEM_ENCODER, SCORER, USER_ADAPTER, USER_INDEX, Bundle, read_bundle
 from genrec.columns import ITEM_ID, RANK, SCORE, USER_ID
 from genrec.data.interactions import Histories, Interactions
 from genrec.decoding.diversity import Cap
@@ -35,6 +35,7 @@ from genrec.decoding.scorer import load_scorer
 from genrec.decoding.snapshot import Query, Rules
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import DataError, SettingError, UnknownItemError, check_choice, check_integer, nearest
+from genrec.models.item_encoder import ItemEncoder
 from genrec.models.user_adapter import UserAdapter
 
 log = logging.getLogger(__name__)
@@ -138,12 +139,14 @@ class Recommender:
         width, history = bundle.serving.beam_width, bundle.settings.max_history
         user_index = UserIndex.load(bundle.folder / USER_INDEX) if layout.index else None
         user_adapter = UserAdapter.load(bundle.folder / USER_ADAPTER) if layout.soft else None
+        item_encoder = ItemEncoder.load(bundle.folder / ITEM_ENCODER) if layout.queries else None
         language_model = bundle.load_model(device)
-        if user_adapter:
-            user_adapter.to(language_model.device)
+        for maker in filter(None, (user_adapter, item_encoder)):
+            maker.to(language_model.device)
         return BeamRanker(
-            language_model, layout, snapshot, width, history, fusion=fusion, user_index=user_index, user_adapter=user_adapter
-        )
+            language_model, layout, snapshot, width, history, fusion=fusion, user_index=user_index, user_adapter=user_adapter,
+            item_encoder=item_encoder,
+        )  # fmt: skip
 
     @classmethod
     def load(

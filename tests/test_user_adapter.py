@@ -253,7 +253,7 @@ def test_lora_moves_every_row_of_the_index_and_all_of_the_adapter_and_no_word(tm
     for keys in ToldBatches(windows.lengths, 2, 2000, 0, layout.lead):
         batch = collate([told[key] for key in keys])
         soft = adapter(*(batch.pop(name) for name in ("older", "there", "recent")))
-        inputs = read_inputs(model, batch.pop("input_ids"), batch["attention_mask"], soft)
+        inputs = read_inputs(model, batch.pop("input_ids"), soft)
         model(**inputs, **batch).loss.backward()
     optimiser.step()
     still = [name for name, weight in model.named_parameters() if name in trained and torch.equal(weight, trained[name])]

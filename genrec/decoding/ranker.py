@@ -21,6 +21,7 @@ from genrec.decoding.snapshot import Query, Rules, Snapshot
 from genrec.decoding.steps import Head, Steps, check_model, start
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_integer
+from genrec.models.item_encoder import ItemEncoder, read_items
 from genrec.models.pretrained import embedding_rows
 from genrec.models.tokens import TokenLayout, write_histories
 from genrec.models.user_adapter import UserAdapter, outside
@@ -46,9 +47,11 @@ class BeamRanker:
         fusion: Fusion | None = None,
         user_index: UserIndex | None = None,
         user_adapter: UserAdapter | None = None,
+        item_encoder: ItemEncoder | None = None,
     ) -> None:
         """fusion: puts the candidates of a search in order, by more than the model says. user_index: of the layout's sizes.
-        user_adapter: of the layout's soft tokens; the one in `model`, where that is being trained."""
+        user_adapter: of the layout's soft tokens; the one in `model`, where that is being trained. item_encoder: the same of
+        the layout's queries."""
         check_integer("beam_width", beam_width, 1, WIDEST)
         rows = embedding_rows(model)
         if rows < layout.vocabulary_size:
@@ -57,7 +60,7 @@ class BeamRanker:
                 "another code table."
             )
         check_sizes(snapshot.index.sizes, layout.sizes)
-        check_model(model, layout.lead + layout.levels * (max_history + 1))
+        check_model(model, layout.longest(max_history))
         if layout.index != (user_index.sizes if user_index else ()) or (user_index and snapshot.vectors is None):
             raise SettingError(
                 f"The model reads a user index of {list(layout.index)} codes, which is made of the items' vectors; got "
@@ -70,9 +73,16 @@ class BeamRanker:
                 f"{'no adapter' if user_adapter is None else f'one of {user_adapter.tokens}'} and "
                 f"{'no' if snapshot.vectors is None else 'the'} vectors. Give a ranker what the model was trained with."
             )
+        if layout.queries != (item_encoder.queries if item_encoder else 0) or (item_encoder and snapshot.vectors is None):
+            raise SettingError(
+                f"The model reads {layout.queries} soft tokens an item, which an item encoder makes of the items' vectors; got "
+                f"{'no encoder' if item_encoder is None else f'one of {item_encoder.queries}'} and "
+                f"{'no' if snapshot.vectors is None else 'the'} vectors. Give a ranker what the model was trained with."
+            )
         self.model, self.layout, self.snapshot, self.head = model, layout, snapshot, Head(model)
         self.beam_width, self.max_history, self.name, self.fusion = beam_width, max_history, name, fusion
-        self.user_index, self.user_adapter = user_index, user_adapter
+        self.user_index, self.user_adapter, self.item_encoder = user_index, user_adapter, item_encoder
+        self.soft_maker = user_adapter or item_encoder
 
     def prompts(
         self,
@@ -94,11 +104,13 @@ class BeamRanker:
     def outside(
         self, histories: Sequence[np.ndarray], snapshot: Snapshot, older: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What the user adapter reads of whole histories, by name (see `user_adapter.outside`); nothing where there is none.
-        older: see `prompts`."""
-        if self.user_adapter is None:
+        """What the user adapter (`user_adapter.outside`) or the item encoder (`read_items`) reads of whole histories, by name;
+        nothing where there is none. older: see `prompts`."""
+        if self.soft_maker is None:
             return {}
         assert snapshot.vectors is not None
+        if self.item_encoder is not None:
+            return read_items([history[-self.max_history :] for history in histories], snapshot.vectors)
         most, past = self.max_history, np.zeros(0, np.int64) if older is None else older
         before = [np.concatenate([past, history[:-most]]) for history in histories]
         return outside(before, [history[-most:] for history in histories], snapshot.vectors)
@@ -106,12 +118,13 @@ class BeamRanker:
     def soft_tokens(
         self, histories: Sequence[np.ndarray], snapshot: Snapshot, older: np.ndarray | None = None
     ) -> torch.Tensor | None:
-        """What stands in the places of soft tokens: [B, S, H] where there is an adapter. older: see `prompts`."""
-        if self.user_adapter is None:
+        """What stands in the places of soft tokens: [B, S, H] of an adapter, [M, Q, H] of an item encoder. older: see
+        `prompts`."""
+        if self.soft_maker is None:
             return None
         device = next(self.model.parameters()).device
         told = self.outside(histories, snapshot, older)
-        return self.user_adapter(**{name: torch.from_numpy(array).to(device) for name, array in told.items()})
+        return self.soft_maker(**{name: torch.from_numpy(array).to(device) for name, array in told.items()})
 
     def begin(
         self,

@@ -54,7 +54,7 @@ class CausalSteps:
         self.cache = DynamicCache()
         self.seen = torch.zeros(len(tokens), 1, 0, dtype=torch.bool, device=tokens.device)  # [B, W, S]
         output = self.decoder(
-            **read_inputs(model, tokens, mask, soft),
+            **read_inputs(model, tokens, soft),
             attention_mask=mask.long(),
             position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
             past_key_values=self.cache,
@@ -86,7 +86,7 @@ class Seq2SeqSteps:
 
     def __init__(self, model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None = None) -> None:
         self.decoder, self.dtype, self.mask = model.get_decoder(), model.dtype, mask.long()
-        inputs = read_inputs(model, tokens, mask, soft)
+        inputs = read_inputs(model, tokens, soft)
         self.encoded = model.get_encoder()(**inputs, attention_mask=self.mask).last_hidden_state
         self.cross = DynamicCache()
         start = model.config.decoder_start_token_id
@@ -115,8 +115,8 @@ class Seq2SeqSteps:
 
 
 def start(model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None = None) -> Steps:
-    """Read the histories and be ready to write codes. soft: [B, S, H], what a user adapter made for the places of the
-    layout."""
+    """Read the histories and be ready to write codes. soft: what a user adapter [B, S, H] or an item encoder [M, Q, H]
+    made for the places of the layout."""
     return (Seq2SeqSteps if model.config.is_encoder_decoder else CausalSteps)(model, tokens, mask, soft)
 
 

@@ -21,9 +21,9 @@ from transformers.models.auto.modeling_auto import (
 from genrec.errors import BundleError, MissingDependencyError
 from genrec.models.config import ENCODER_DECODER, ModelConfig
 from genrec.models.discrec import DiscRecForConditionalGeneration
+from genrec.models.item_encoder import NAME as ITEM_ENCODER
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import NAME as USER_ADAPTER
-from genrec.models.user_adapter import adapter_of
 
 # Types of configurations, and names of classes, that transformers and with it vLLM load as language models.
 TYPES = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES}
@@ -31,11 +31,13 @@ CLASSES = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), *MODEL_FOR_SEQ_TO_SEQ_CA
 
 
 def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, tied: bool) -> PreTrainedModel:
-    """`model` under peft: LoRA on the linear layers, the new token rows trained in full, everything else frozen.
+    """`model` under peft: LoRA on the linear layers (none of rank 0), the new token rows trained in full, and so a user adapter
+    or an item encoder in it; everything else frozen.
 
     The rows are trained as float32 whatever the base is. tied: as `pretrained.grow` returned it.
     """
     from peft import LoraConfig, get_peft_model
+    from peft.utils.constants import DUMMY_TARGET_MODULES
 
     rows = list(range(layout.base, layout.vocabulary_size))
     modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules()}
@@ -43,13 +45,13 @@ def with_lora(model: PreTrainedModel, layout: TokenLayout, config: ModelConfig, 
     head = next(n for n, m in modules.items() if m is model.get_output_embeddings())
     trainable = {embedding: rows} if tied else {embedding: rows, head: rows}
     adapters = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=2 * config.lora_rank,
+        r=max(1, config.lora_rank),
+        lora_alpha=2 * max(1, config.lora_rank),
         lora_dropout=config.dropout,
         use_dora=config.dora,
-        target_modules="all-linear",
+        target_modules="all-linear" if config.lora_rank else DUMMY_TARGET_MODULES,  # peft's word for none
         trainable_token_indices=trainable,
-        modules_to_save=None if adapter_of(model) is None else [USER_ADAPTER],  # trained in full, as the rows are
+        modules_to_save=[name for name in (USER_ADAPTER, ITEM_ENCODER) if hasattr(model, name)] or None,  # trained in full
         task_type="SEQ_2_SEQ_LM" if config.architecture == ENCODER_DECODER else "CAUSAL_LM",
     )
     return typing.cast(PreTrainedModel, get_peft_model(model, adapters))  # it forwards everything a model has
@@ -78,6 +80,11 @@ def keep_trainable(model: nn.Module) -> None:
 def require_adapters(config: ModelConfig) -> None:
     """Raise `MissingDependencyError` where a package is missing: LoRA asked for must never become a full fine-tune, nor a base
     of 4 bits one of 32."""
+    if config.item_encoder and not config.lora_rank and find_spec("peft") is None:
+        raise MissingDependencyError(
+            "model.item_encoder trains new rows of a frozen model, which needs the package peft, which is not installed. "
+            "Install it with `pip install peft`."
+        )
     if config.lora_rank:
         try:
             import peft  # noqa: F401

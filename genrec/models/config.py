@@ -15,20 +15,23 @@ class ModelConfig:
     (one reads, another writes, a T5 from scratch as in TIGER); or "one-pass", a network that scores all items at once and has
     more settings in the section one_pass.
     pretrained: folder or hub name of a causal LM, or of a T5 for an encoder-decoder; None for a model from scratch.
-    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights. dora: whether the adapters are DoRA's,
-    which learn the length of each weight vector apart. quantization: bits of the weights that LoRA leaves as they are, "8bit"
-    or "4bit" (QLoRA; needs the extra quantization), None for 32; the saved model has 32 either way. new_rows: where the rows of
-    the codes begin in a pretrained model, at the "mean" of all words, or each at the mean of the words in the "text" of its
-    items.
-    hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack. heads:
-    attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its feed-forward
-    blocks. discrec: whether an encoder-decoder from scratch mixes what the codes of an item say together into what it reads
-    (DiscRec). user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before the items; 0 for
-    none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all items of a history have
-    in common, as one token a level before the items; empty for none. user_adapter: how the items before those that the model
-    reads become soft tokens of their user, pooled by "attention" or by their "mean"; None for no such tokens.
-    user_adapter_tokens: how many there are. dropout: attention and residual dropout of a model from scratch, and the dropout of
-    LoRA adapters.
+    lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights (with item_encoder, none but the new
+    rows). dora: whether the adapters are DoRA's, which learn the length of each weight vector apart.
+    quantization: bits of the weights that LoRA leaves as they are, "8bit" or "4bit" (QLoRA; needs the extra quantization),
+    None for 32; the saved model has 32 either way. new_rows: where the rows of the codes begin in a pretrained model, at
+    the "mean" of all words, or each at the mean of the words in the "text" of its items.
+    hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack.
+    heads: attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its
+    feed-forward blocks. discrec: whether an encoder-decoder from scratch mixes what the codes of an item say together into
+    what it reads (DiscRec). user_tokens: tokens that user ids are hashed onto, one of which an encoder-decoder reads before
+    the items; 0 for none (TIGER has 2000). user_index: codes per level of an index of users, such as [32, 32]: what all
+    items of a history have in common, as one token a level before the items; empty for none. user_adapter: how the items
+    before those that the model reads become soft tokens of their user, pooled by "attention" or by their "mean"; None for
+    no such tokens. user_adapter_tokens: how many there are. item_encoder: "qformer" reads each item of a history as soft
+    tokens, which a Q-Former makes of its vector, in the stead of its codes (ILM); of a pretrained decoder the new rows are
+    trained beside it, and LoRA if lora_rank is above 0, and nothing else. item_encoder_queries: soft tokens an item.
+    item_encoder_epochs: passes of its first phase, beside texts and beside each other; 0 begins at random. dropout:
+    attention and residual dropout of a model from scratch, and the dropout of LoRA adapters.
     """
 
     architecture: Literal["decoder", "encoder-decoder", "one-pass"] = "decoder"
@@ -47,6 +50,9 @@ class ModelConfig:
     user_index: tuple[int, ...] = ()
     user_adapter: Literal["attention", "mean"] | None = None
     user_adapter_tokens: int = 1
+    item_encoder: Literal["qformer"] | None = None
+    item_encoder_queries: int = 4
+    item_encoder_epochs: int = 5
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -87,6 +93,7 @@ class ModelConfig:
                 f"{DECODER!r} or {ENCODER_DECODER!r}, or leave user_index out."
             )
         self._check_adapter()
+        self._check_item_encoder()
         if self.head_size is not None:
             check_integer("head_size", self.head_size, 2)
             if self.head_size % 2:
@@ -115,10 +122,40 @@ class ModelConfig:
                 f"Make it {DECODER!r} or {ENCODER_DECODER!r}, or leave user_adapter out."
             )
 
+    def _check_item_encoder(self) -> None:
+        check_integer("model.item_encoder_queries", self.item_encoder_queries, 1, 64)
+        check_integer("model.item_encoder_epochs", self.item_encoder_epochs, 0)
+        if self.item_encoder is None:
+            for name in ("item_encoder_queries", "item_encoder_epochs"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise SettingError(
+                        f"model.{name} is {getattr(self, name)}, and there is no item encoder. Set model.item_encoder to "
+                        "'qformer', or leave it out."
+                    )
+            return
+        check_choice("model.item_encoder", self.item_encoder, ["qformer"])
+        if self.architecture != DECODER or self.pretrained is None:
+            raise SettingError(
+                "model.item_encoder makes soft tokens that a pretrained decoder reads; model.architecture is "
+                f"{self.architecture!r} and model.pretrained {self.pretrained!r}. Set the one to {DECODER!r} and the other to "
+                "a causal language model, or leave item_encoder out."
+            )
+        for name in ("user_index", "user_adapter"):
+            if getattr(self, name):
+                raise SettingError(
+                    f"model.{name} stands before histories of codes, and model.item_encoder reads histories of soft tokens. "
+                    "Leave one of them out."
+                )
+
     @property
     def soft_tokens(self) -> int:
         """Places for soft tokens behind [start]."""
         return 0 if self.user_adapter is None else self.user_adapter_tokens
+
+    @property
+    def queries(self) -> int:
+        """Places for soft tokens of each item of a history."""
+        return 0 if self.item_encoder is None else self.item_encoder_queries
 
     @property
     def lead(self) -> int:

@@ -25,6 +25,7 @@ from transformers.utils import logging
 from genrec.errors import SettingError
 from genrec.models.adapters import TYPES, keep_trainable, quantization_of, require_adapters, with_lora
 from genrec.models.config import DECODER, ENCODER_DECODER, ModelConfig
+from genrec.models.item_encoder import add_item_encoder
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import add_user_adapter
 from genrec.models.words import Texts, Words
@@ -87,7 +88,8 @@ def load_grown(
     `named` near those of the words of its items.
 
     With `lora_rank` > 0 the model comes wrapped by peft: adapters on every linear layer, and of the embeddings only the new
-    rows trained. width: of the item vectors, which a user adapter reads. Raises as `check_pretrained`, and `SettingError` for a
+    rows trained; with an item encoder and no LoRA, these rows and the encoder alone. width: of the item vectors, which a user
+    adapter or an item encoder reads. Raises as `check_pretrained`, and `SettingError` for a
     model too short for `max_tokens`.
     """
     assert config.pretrained is not None
@@ -104,7 +106,7 @@ def load_grown(
     if longest is not None and longest < max_tokens:
         raise SettingError(
             f"{config.pretrained} reads at most {longest} tokens; these histories need {max_tokens}. "
-            f"Lower training.max_history to {(longest - config.lead) // len(sizes) - 1} or less."
+            f"Lower training.max_history to {(longest - config.lead - len(sizes)) // (config.queries or len(sizes))} or less."
         )
     layout = _layout(config, text_tokenizer, embedding_rows(model), sizes)
     words = None if named is None else word_shares(named, layout, text_tokenizer)
@@ -112,7 +114,8 @@ def load_grown(
     model.config.pad_token_id = layout.pad
     keep_trainable(model)
     add_user_adapter(model, config, width)
-    if config.lora_rank:
+    add_item_encoder(model, config, width)
+    if config.lora_rank or config.item_encoder:
         model = with_lora(model, layout, config, tied)
     return model, layout
 
@@ -135,7 +138,8 @@ def _layout(config: ModelConfig, text_tokenizer: PreTrainedTokenizerBase, rows: 
     if not starts:
         raise SettingError(f"The tokenizer of {config.pretrained} has neither a bos nor an eos token to start a history with.")
     pad = text_tokenizer.pad_token_id if text_tokenizer.pad_token_id is not None else starts[-1]
-    return TokenLayout(rows, tuple(sizes), starts[0], pad, config.user_tokens, config.user_index, config.soft_tokens)
+    start, more = starts[0], (config.user_tokens, config.user_index, config.soft_tokens, config.queries)
+    return TokenLayout(rows, tuple(sizes), start, pad, *more)
 
 
 def word_shares(named: Named, layout: TokenLayout, text_tokenizer: PreTrainedTokenizerBase) -> csr_array:

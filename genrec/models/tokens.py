@@ -6,7 +6,8 @@ and what never is text can never be typed by a user: no message spells an item b
 A history is written as [start] codes(item 1) codes(item 2) ...; every item takes exactly `L` tokens. A model that knows users
 (TIGER, arXiv 2305.05065) reads one of `users` more tokens in the place of [start], onto which the user's id is hashed. One with
 a user index (decoding/user_index.py) reads a token for each of its levels behind [start]. One with a user adapter
-(user_adapter.py) has places behind [start], before the index, that hold no token: vectors stand there.
+(user_adapter.py) has places behind [start], before the index, that hold no token: vectors stand there. With an item encoder
+(item_encoder.py) an item of a history takes `queries` such places in the stead of its codes; what is written stays codes.
 Legend: `B` histories, `T` tokens of the longest one, `L` levels, `U` levels of the user index.
 """
 
@@ -20,13 +21,15 @@ import numpy as np
 from genrec.errors import DataError
 
 PAD, START, FIRST_CODE = 0, 1, 2  # token ids of a model built from scratch
+SOFT = -1  # no token: a vector stands here
 
 
 @dataclass(frozen=True)
 class TokenLayout:
     """base: token id of the first code; sizes: codes per level; start: the token before the first item; pad: filler; users:
     tokens behind the codes that user ids are hashed onto; index: codes per level of the user index, whose tokens come last: one
-    for the unknown user, then those of each level; soft: places for soft tokens, which no token stands for."""
+    for the unknown user, then those of each level; soft: places for soft tokens, which no token stands for; queries: places of
+    an item of a history, where an item encoder fills them, or 0 where its codes stand there."""
 
     base: int
     sizes: tuple[int, ...]
@@ -35,6 +38,7 @@ class TokenLayout:
     users: int = 0
     index: tuple[int, ...] = ()
     soft: int = 0
+    queries: int = 0
 
     @classmethod
     def from_scratch(cls, sizes: Sequence[int], users: int = 0, index: Sequence[int] = (), soft: int = 0) -> "TokenLayout":
@@ -65,6 +69,15 @@ class TokenLayout:
     def lead(self) -> int:
         """Tokens before the first item of a history."""
         return 1 + self.soft + len(self.index)
+
+    @property
+    def item_tokens(self) -> int:
+        """Places that an item of a history takes."""
+        return self.queries or self.levels
+
+    def longest(self, max_history: int) -> int:
+        """Places that so many items, and one more that is written, take."""
+        return self.lead + self.item_tokens * max_history + self.levels
 
     def index_tokens(self, index: np.ndarray) -> np.ndarray:
         """Codes of the user index [..., U], -1 for an unknown user's -> token ids [..., U], int64."""
@@ -116,17 +129,18 @@ def write_histories(
 
     codes: int [N, L], of every catalogue row. users: whose they are, as far as it is known. index: their user index, int64 [B,
     U], -1 for an unknown user's codes (None: all unknown). An empty history is its first token alone, and its index. Places for
-    soft tokens hold the pad token, and are in the mask.
+    soft tokens hold `SOFT`, and are in the mask.
     """
     users = [None] * len(histories) if users is None else users
     told = layout.index_tokens(np.full((len(histories), len(layout.index)), -1) if index is None else index)
-    lengths = np.array([layout.lead + layout.levels * len(h) for h in histories], np.int64)
+    lengths = np.array([layout.lead + layout.item_tokens * len(h) for h in histories], np.int64)
     width = int(lengths.max(initial=1))
     tokens = np.full((len(histories), width), layout.pad, np.int64)
     mask = np.arange(width) >= (width - lengths)[:, None]
     for row, (history, user) in enumerate(zip(histories, users, strict=True)):
         tokens[row, width - lengths[row]] = layout.first_token(user)
         begin = width - lengths[row] + layout.lead
+        tokens[row, begin - layout.lead + 1 : begin] = SOFT
         tokens[row, begin - len(layout.index) : begin] = told[row]
-        tokens[row, begin:] = layout.to_tokens(codes[history]).reshape(-1)
+        tokens[row, begin:] = SOFT if layout.queries else layout.to_tokens(codes[history]).reshape(-1)
     return tokens, mask

@@ -29,6 +29,7 @@ from torch.nn.functional import gelu, layer_norm
 from transformers import PreTrainedModel
 
 from genrec.models.config import ModelConfig
+from genrec.models.tokens import SOFT
 
 NAME = "user_adapter"  # of the module in a model that is trained, which peft is told to train in full
 MOST_OLDER = 256  # older items at most that are pooled, the latest: each is a vector in memory for each user of a batch
@@ -37,6 +38,8 @@ MOST_OLDER = 256  # older items at most that are pooled, the latest: each is a v
 class UserAdapter(nn.Module):
     """width: of item vectors, D. hidden: H. tokens: S. pooling: one of `POOLINGS`. scale: of the vectors beside which the soft
     tokens stand, their standard deviation. Random weights (seed torch first), always float32."""
+
+    reads = ("older", "there", "recent")  # what `forward` takes, as `outside` names it
 
     def __init__(self, width: int, hidden: int, tokens: int, pooling: str, scale: float = 1.0) -> None:
         super().__init__()
@@ -127,13 +130,10 @@ def take_user_adapter(model: nn.Module) -> UserAdapter | None:
     return adapter
 
 
-def read_inputs(model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | None) -> dict[str, Tensor]:
-    """What the first layer is given: the tokens [B, T] or, with soft tokens [B, S, H], vectors [B, T, H] in which they stand
-    behind the first token of each row. mask: [B, T], padded on the left."""
+def read_inputs(model: PreTrainedModel, tokens: Tensor, soft: Tensor | None) -> dict[str, Tensor]:
+    """What the first layer is given: the tokens [B, T] or, with soft tokens, vectors [B, T, H] in which they fill the places
+    that hold `SOFT`, row after row. soft: [..., H], of a user adapter [B, S, H] or an item encoder [M, Q, H]."""
     if soft is None:
         return {"input_ids": tokens}
-    vectors = model.get_input_embeddings()(tokens)
-    first = tokens.shape[1] - mask.long().sum(1) + 1
-    places = first[:, None] + torch.arange(soft.shape[1], device=tokens.device)
-    index = places.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])
-    return {"inputs_embeds": vectors.scatter(1, index, soft.to(vectors.dtype))}
+    vectors = model.get_input_embeddings()(tokens.clamp(min=0))
+    return {"inputs_embeds": vectors.masked_scatter((tokens == SOFT).unsqueeze(-1), soft.to(vectors.dtype))}

@@ -92,7 +92,7 @@ def _without_content(architecture: PreTrainedConfig, config: ModelConfig, new_ro
     layout = TokenLayout(architecture.vocab_size, (new_rows,), 0, 0)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(grown, dtype=torch.float32)
-        if config.lora_rank:
+        if config.lora_rank or config.item_encoder:
             plain = replace(config, quantization=None)
             tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
             model = with_lora(model, layout, plain, tied)

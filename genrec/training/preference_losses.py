@@ -45,9 +45,8 @@ def candidate_log_probs(
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
     additive = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
     positions = torch.cat([(mask.long().cumsum(1) - 1).clamp(min=0), mask.sum(1, keepdim=True) + steps], dim=1)
-    behind = torch.cat([mask, torch.ones_like(written, dtype=torch.bool)], dim=1)
     hidden = model.get_decoder()(
-        **read_inputs(model, torch.cat([tokens, written], dim=1), behind, soft),
+        **read_inputs(model, torch.cat([tokens, written], dim=1), soft),
         attention_mask=additive.unsqueeze(1),
         position_ids=positions,
         use_cache=False,

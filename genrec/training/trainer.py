@@ -42,12 +42,14 @@ from genrec.decoding.snapshot import Snapshot
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError
 from genrec.evaluation.metrics import hit_positions, ndcg_at, recall_at
+from genrec.models.item_encoder import encoder_of
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import adapter_of, read_inputs
 from genrec.training import processes
 from genrec.training.config import TrainingConfig
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
+from genrec.training.item_encoder import PromptCollator
 from genrec.training.processes import ShareCollator, Shares
 from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
@@ -137,8 +139,7 @@ class RecommendationTrainer(Trainer):
         """The language model's loss over all that is learned in a step, by whatever process and in whatever part of it; and
         where the model has a head for it, that of distillation."""
         if (soft := self.soft_tokens(inputs)) is not None:
-            tokens, mask = inputs.pop("input_ids"), inputs["attention_mask"]
-            inputs |= read_inputs(self.accelerator.unwrap_model(model), tokens, mask, soft)
+            inputs |= read_inputs(self.accelerator.unwrap_model(model), inputs.pop("input_ids"), soft)
         if self.ranker.model.config.is_encoder_decoder:  # T5's own is the mean of what it sees at once
             outputs = model(**inputs)
             logits, labels = outputs.logits, inputs["labels"]
@@ -154,9 +155,9 @@ class RecommendationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def soft_tokens(self, inputs: dict[str, Any]) -> torch.Tensor | None:
-        """Those of a batch, whose parts for the user adapter are taken out of it; None without one."""
-        adapter = self.ranker.user_adapter
-        return None if adapter is None else adapter(*(inputs.pop(name) for name in ("older", "there", "recent")))
+        """Those of a batch, whose parts for what makes them are taken out of it; None where there are none."""
+        maker = self.ranker.soft_maker
+        return None if maker is None else maker(*(inputs.pop(name) for name in maker.reads))
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Item-level Recall and NDCG @10 on the validation sample, by constrained beam search in the first process."""
@@ -258,15 +259,16 @@ def train(
         fsdp_config=sharding if sharded else None,
         **processes.trainer_arguments(sharded),
     )
-    adapter = adapter_of(model)
-    if adapter is not None and sharded:
+    adapter, encoder = adapter_of(model), encoder_of(model)
+    if (adapter or encoder) and sharded:
         raise SettingError(
-            "training.fsdp shards the rows that stand beside the soft tokens of model.user_adapter. Leave one of them out; "
-            "several processes then keep a copy of the model each."
+            "training.fsdp shards the rows that stand beside the soft tokens of model.user_adapter or model.item_encoder. "
+            "Leave one of them out; several processes then keep a copy of the model each."
         )
     ranker = BeamRanker(
-        model, layout, snapshot, config.validation_beam, config.max_history, user_index=user_index, user_adapter=adapter
-    )
+        model, layout, snapshot, config.validation_beam, config.max_history, user_index=user_index, user_adapter=adapter,
+        item_encoder=encoder,
+    )  # fmt: skip
     trainer = RecommendationTrainer(
         model=copy.deepcopy(model) if sharded else model,
         args=arguments,
@@ -316,6 +318,12 @@ def _examples(
     examples: Dataset
     batches: Batches
     collate: Collator | TargetCollator
+    if layout.queries:  # an answer may be longer than an item that is read
+        assert snapshot.vectors is not None
+        shape = (layout.item_tokens, config.batch_tokens, seed, layout.lead + max(0, layout.levels - layout.item_tokens))
+        targets = HistoryTargets(histories, config.max_history)
+        batches = TargetBatches(targets, config.targets_per_user, *shape)
+        return targets, batches, PromptCollator(snapshot.codes, layout, snapshot.vectors)
     if model.config.is_encoder_decoder:
         targets = HistoryTargets(histories, config.max_history)
         examples, batches = targets, TargetBatches(targets, config.targets_per_user, *size)
