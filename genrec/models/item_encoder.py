@@ -17,7 +17,6 @@ Legend: `N` items, `D` vector width, `P` pieces, `Q` queries, `E` width of the e
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from torch.nn.functional import layer_norm, pad
 from transformers import PreTrainedModel
 
 from genrec.models.config import ModelConfig
+from genrec.models.user_adapter import size_of_embeddings
 
 NAME = "item_encoder"  # of the module in a model that is trained, which peft is told to train in full
 WIDTH, LAYERS, HEADS = 128, 2, 4
@@ -99,9 +99,8 @@ def read_items(histories: Sequence[np.ndarray], vectors: np.ndarray) -> dict[str
 def add_item_encoder(model: PreTrainedModel, config: ModelConfig, width: int) -> None:
     """Give a model that is to be trained the item encoder that `config` asks for, if any, as a module of its own."""
     if config.item_encoder is not None:
-        rows = cast(Tensor, model.get_input_embeddings().weight)
-        size = model.config.get_text_config().hidden_size
-        model.add_module(NAME, ItemEncoder(width, size, config.item_encoder_queries, float(rows.detach().std())))
+        hidden, scale = size_of_embeddings(model)
+        model.add_module(NAME, ItemEncoder(width, hidden, config.item_encoder_queries, scale))
 
 
 def encoder_of(model: nn.Module) -> ItemEncoder | None:

@@ -110,11 +110,17 @@ def outside(older: Sequence[np.ndarray], recent: Sequence[np.ndarray], vectors: 
 def add_user_adapter(model: PreTrainedModel, config: ModelConfig, width: int) -> None:
     """Give a model that is to be trained the adapter that `config` asks for, if any, as a module of its own."""
     if config.user_adapter is not None:
-        embeddings = model.get_input_embeddings()
-        rows = cast(Tensor, embeddings.weight)
-        with torch.no_grad():  # what comes out, not the weight: some models scale it
-            some = embeddings(torch.arange(min(len(rows), 4096), device=rows.device)).float()
-        model.add_module(NAME, UserAdapter(width, some.shape[1], config.soft_tokens, config.user_adapter, float(some.std())))
+        hidden, scale = size_of_embeddings(model)
+        model.add_module(NAME, UserAdapter(width, hidden, config.soft_tokens, config.user_adapter, scale))
+
+
+def size_of_embeddings(model: PreTrainedModel) -> tuple[int, float]:
+    """Width and standard deviation of what a model's embeddings give: not their weight, which some models scale."""
+    embeddings = model.get_input_embeddings()
+    rows = cast(Tensor, embeddings.weight)
+    with torch.no_grad():
+        some = embeddings(torch.arange(min(len(rows), 4096), device=rows.device)).float()
+    return some.shape[1], float(some.std())
 
 
 def adapter_of(model: nn.Module) -> UserAdapter | None:
