@@ -74,7 +74,7 @@ def read_taken_back(scan: Scan, context: Context, out: Reading) -> None:
             if 1 <= number <= len(context.rules):
                 out.remove.append(number - 1)
             else:
-                out.notes.append(f"There is no rule {number or 1}.")
+                out.notes.append(f"There is no rule {number}.")
     for way in (*_WAYS, _AGAIN):
         for match in scan.find(way, take=False):
             what = match["what"].strip()

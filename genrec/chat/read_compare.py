@@ -31,11 +31,30 @@ _GOOD = r"(?:great|good|amazing|awesome|fantastic|excellent|lovely|nice|perfect|
 _BAD = r"(?:terrible|awful|bad|horrible|boring|rubbish|disappointing|not\s+(?:for\s+me|good|great|my\s+(?:thing|taste)))"
 _IS = r"(?:\s+(?:is|was|are|were|looks?|sounds?|seems?|seemed)|'s)"
 _JUDGED = rf"{_IS}\s+(?:{_VERY})*(?:(?P<good>{_GOOD})|(?P<bad>{_BAD}))\b"
+# What stands before a comparison that is not wished for. What is wished for then is not clear: it is said, not turned round.
+_UNWANTED = re.compile(
+    r"(?:\b(?:not?|nothing|none|never|without|dont|cannot)|n't)"
+    r"(?:\s+(?:want|need|show|give|me|see|like|any|anything|something|a|an|the|one|ones|be|is|it|to|much|even))*\s+$",
+    re.I,
+)
+
+
+def _unwanted(scan: Scan, match: re.Match[str], out: Reading) -> bool:
+    """Whether a comparison is not wished for; it is then taken and said."""
+    before = _UNWANTED.search(scan.text[: match.start()])
+    if before is None:
+        return False
+    start = before.start() if scan.is_free(before.start(), match.start()) else match.start()
+    scan.take(start, match.end())
+    out.unknown.append(scan.text[start : match.end()].strip())
+    return True
 
 
 def read_than(scan: Scan, context: Context, out: Reading) -> None:
     """ "Cheaper than the second", "newer than Home Alone"; "it" is the item that the message named last."""
     for match in scan.find(rf"\b(?P<how>{_HOW})\s+than\s+(?P<ref>{REF})(?![\d$€£])", take=False):
+        if _unwanted(scan, match, out):
+            continue
         named = re.findall(rf"\b(?:{'|'.join(ORDINALS)}|last)\b", scan.text[: match.start()], re.I)
         it = re.fullmatch(r"it|(?:that|this)(?:\s+one)?", match["ref"], re.I)
         places = places_of(named[-1] if it and named else match["ref"], context)
@@ -51,6 +70,8 @@ def read_than(scan: Scan, context: Context, out: Reading) -> None:
         title = match["title"][: end.start()] if end else match["title"]
         link = _first_title(title, context) or context.linker.link(title)
         if link.item_id is not None:
+            if _unwanted(scan, match, out):
+                continue
             scan.take(match.start(), match.start("title") + len(link.mention if link.how == "exact" else title))
             out.notes.append(str(link))
             _compare(match["how"], [link.item_id], match[0], context, out)
@@ -83,6 +104,8 @@ def read_too(scan: Scan, context: Context, out: Reading) -> None:
     for match in scan.find(pattern, take=False):
         if not items:
             continue  # than what? `_left` says it
+        if match["how"] and _unwanted(scan, match, out):
+            continue
         scan.take(*match.span())
         how = TOO[match["too"].lower()] if match["too"] else match["how"]
         _compare(how, items, match[0], context, out)

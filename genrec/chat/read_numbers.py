@@ -99,12 +99,17 @@ _WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
 _SPELLED = rf"(?:(?:(?:a|one)\s+)?hundred|(?:{_WORD})(?:[\s-](?:{'|'.join(_ONES)}))?)"
 # Only beside a currency: "Ocean's Eleven" stays a title.
 _AMOUNT = re.compile(rf"\b(?P<first>{_SPELLED})(?=(?:\s+(?:and|to|or)\s+{_SPELLED})?\s+{_MONEY})", re.I)
+# What makes a number that was found a part of a longer one: "two hundred", "a hundred and twenty".
+_PART_BEFORE = re.compile(rf"(?:\b(?:hundred|thousand|million|{_WORD})|\d)[\s-]+$|\b(?:hundred|thousand)\s+and\s+$", re.I)
+_PART_AFTER = re.compile(rf"(?:(?:a|one)\s+)?hundred\s+and\s+(?:{_WORD})\b", re.I)
 
 
 def in_digits(text: str) -> str:
     """ "Under twenty-five dollars" -> "under 25 dollars"."""
 
     def digits(match: re.Match[str]) -> str:
+        if _PART_BEFORE.search(text[: match.start()]) or _PART_AFTER.match(text, match.start()):
+            return match[0]  # a part of "two hundred": said as not understood
         words = [word for word in re.split(r"[\s-]+", match["first"].lower()) if word != "a"]
         return "100" if words[-1] == "hundred" else str(sum(_WORDS[word] for word in words))
 

@@ -31,7 +31,8 @@ Found = tuple[int, int, Choices, str]  # where a value stands, what it means, th
 
 _SEEN_CUE = (
     rf"\b(?:i\s+(?:have\s+|already\s+|just\s+)*|i've\s+(?:already\s+"
-    rf"|just\s+)*|(?:we\s+)?already\s+(?:have\s+)?){HAD}(?:\s+(?:already|got))?\b|\b(?:seen|(?:we\s+)?watched)\b"
+    rf"|just\s+)*|(?:we\s+)?already\s+(?:have\s+)?){HAD}(?:\s+(?:already|got))?\b|"
+    r"(?<!n't )(?<!not )(?<!never )\b(?:seen|(?:we\s+)?watched)\b"
 )
 _LOVED_CUE = (
     r"\b(?:i\s+)?(?:really\s+|also\s+|absolutely\s+|just\s+)*(?:love[sd]?"
@@ -65,6 +66,7 @@ _NEGATED = re.compile(
 )
 # "Leave horror out", "horror is out of the question".
 _REFUSED_AFTER = re.compile(r"^\s+(?:(?:is|are)\s+out\s+of\s+the\s+question|is\s+out|out)\b", re.I)
+_KEPT = re.compile(r"(?:\bnot|\bnever|\bdont|n't)\s+leave\s+(?:the\s+)?$", re.I)
 _JOIN = re.compile(
     r"^[\s\"']*(?P<by>,?\s*\bor\b|,?\s*\band\b|,?\s*\bnor\b"
     r"|[,/&+])?[\s\"']*(?:\b(?:a|an|the|any|no|not|in|by|with|from|maybe|perhaps)\b\s*)*[\"']?$",
@@ -262,7 +264,12 @@ def _values(scan: Scan, context: Context, out: Reading) -> None:
         end = b
     for group in groups:
         first = group[0][0]
+        end = group[-1][1]
         negative = _NEGATED.search(scan.text[:first])
+        if (kept := _KEPT.search(scan.text[:first])) and re.match(r"\s+out\b", scan.text[end:], re.I):
+            scan.take(kept.start(), end + re.match(r"\s+out", scan.text[end:], re.I).end())  # type: ignore[union-attr]
+            out.unknown.append(scan.text[kept.start() : end] + " out")
+            continue
         after = _REFUSED_AFTER.match(scan.text[group[-1][1] :])
         refused = bool(negative or after)
         clusters = [(choices,) for _, _, choices, _ in group] if refused else _clusters(group, context)

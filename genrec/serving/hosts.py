@@ -23,10 +23,28 @@ ANY = "*"
 
 
 def check_hosts(names: Sequence[str]) -> None:
-    """Raises `SettingError` for what is no host name."""
+    """Raises `SettingError` for what is no host name, or no list of them."""
+    if isinstance(names, str):
+        raise SettingError(f"allow_hosts takes several names, as in ({names!r},); got the text {names!r} alone.")
     for name in names:
-        if name != ANY and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
-            raise SettingError(f"allow-host takes a name such as genrec.local, without scheme and port, or *; got {name!r}.")
+        if name != ANY:
+            _sent(name)
+
+
+def _sent(name: str) -> str:
+    """A name as browsers send it: "Bücher.example" -> "xn--bcher-kva.example". Raises `SettingError`."""
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
+        raise SettingError(f"allow-host takes a name such as genrec.local, without scheme and port, or *; got {name!r}.")
+    if name.isascii():
+        return name.lower()
+    try:
+        sent = name.encode("idna")
+        same = sent.decode("idna") == name.lower()
+    except UnicodeError:
+        same = False
+    if not same:  # the codec is of 2003, and makes "ß" to "ss": another name, which may be a stranger's
+        raise SettingError(f"allow-host cannot tell how browsers send {name!r}: give the form that begins with xn--.")
+    return sent.decode("ascii").lower()
 
 
 class HostsMiddleware:
@@ -34,7 +52,7 @@ class HostsMiddleware:
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str] = ()) -> None:
         check_hosts(allowed)
-        self.app, self.any, self.names = app, ANY in allowed, {"localhost", *(name.lower() for name in allowed)}
+        self.app, self.any, self.names = app, ANY in allowed, {"localhost", *(_sent(name) for name in allowed if name != ANY)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.any:
@@ -43,7 +61,7 @@ class HostsMiddleware:
             if not self._answers(host):
                 await _refused(421, "HostError", f"the request is for {host[:100]!r}", host)(scope, receive, send)
                 return
-            page = None if origin is None else _name(urlsplit(origin).netloc if "://" in origin else "")
+            page = None if origin is None else _page(origin)
             if page is not None and page != host and page not in self.names and not _loopback(page):
                 await _refused(403, "OriginError", f"a page of {origin!r:.100} asks", page)(scope, receive, send)
                 return
@@ -66,6 +84,14 @@ def _name(host: str) -> str:
     """ "LocalHost:8000" -> "localhost", "[::1]:8000" -> "::1"."""
     match = re.fullmatch(r"\[([^\]]*)\](?::\d*)?|([^:]*)(?::\d*)?", host.strip())
     return (match[1] or match[2] or "").lower().removesuffix(".") if match else host.lower()
+
+
+def _page(origin: str) -> str:
+    """The name in an `Origin`; empty, which no server has, where there is none."""
+    try:
+        return _name(urlsplit(origin).netloc)
+    except ValueError:  # "http://["
+        return ""
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -108,6 +108,23 @@ def test_rules_are_taken_back_by_number_and_by_words(context: Context) -> None:
     assert read("forget about comedy", context).remove == [1]
     assert read("start over", context).clear
     assert read("forget rule 7", context).notes == ["There is no rule 7."]
+    assert read("remove rule 0", context).notes == ["There is no rule 0."]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "two hundred dollars at most", "a hundred and twenty dollars at most", "I don't want anything cheaper",
+        "I don't need a cheaper one", "not cheaper", "no cheaper", "nothing cheaper than the first",
+        "not more expensive than the second", "it must not be cheaper than the second", "don't leave Acme out",
+        "I haven't seen the first",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_turned_round_is_said_and_never_read_as_its_opposite(context: Context, message: str) -> None:
+    reading = read(message, context)
+    assert not reading.add
+    assert not reading.seen
+    assert reading.unknown
 
 
 def test_a_rule_becomes_the_filter_that_it_says(context: Context) -> None:

@@ -48,7 +48,15 @@ def test_localhost_and_addresses_are_answered(server: Running, name: str) -> Non
 
 def test_what_pages_of_other_sites_send_is_refused(server: Running) -> None:
     body = {"events": [{"user_id": "u", "item_id": "none"}]}
-    for origin in ("http://evil.example", "https://evil.example:8000", "http://203.0.113.7", "null", "file://"):
+    for origin in (
+        "http://evil.example",
+        "https://evil.example:8000",
+        "http://203.0.113.7",
+        "null",
+        "file://",
+        "http://[",
+        "http://[x]",
+    ):
         answer = httpx.post(server.url + "/v1/events", json=body, headers={"Origin": origin})
         assert (answer.status_code, answer.json()["error"]["type"]) == (403, "OriginError"), origin
     for origin in (server.url, "http://localhost:3000", "http://[::1]:1"):
@@ -65,6 +73,20 @@ def test_names_can_be_allowed_and_keys_stand_in_for_names(start: Callable[..., R
     keyed = start(keys=tmp_path / "keys.json")
     assert ask(keyed, Host="shop.example").status_code == 401
     assert ask(keyed, Host="shop.example", Authorization=f"Bearer {secret}").status_code == 200
+
+
+def test_names_beyond_ascii_are_allowed_as_browsers_send_them(start: Callable[..., Running]) -> None:
+    named = start(allow_hosts=("Bücher.example",))
+    assert ask(named, Host="xn--bcher-kva.example:8000", Origin="http://xn--bcher-kva.example:8000").status_code == 200
+    assert ask(named, Host="bucher.example").status_code == 421
+    with pytest.raises(SettingError, match="begins with xn--"):
+        ServerSettings({}, allow_hosts=("straße.example",))  # not strasse.example, which may be a stranger's
+
+
+def test_one_name_without_a_list_is_told_at_the_start() -> None:
+    settings: dict[str, Any] = {"allow_hosts": "genrec.local"}
+    with pytest.raises(SettingError, match="several names"):
+        ServerSettings({}, **settings)
 
 
 @pytest.mark.parametrize("name", ["http://genrec.local", "genrec.local:8000", "", "a b", "*.local"])
