@@ -26,7 +26,7 @@ from genrec.chat import messages
 from genrec.chat.dialogue_order import DialogueOrder, Ordered, listed
 from genrec.chat.dialogue_ranker import DialogueRanker
 from genrec.chat.link import Encode, Link, Linker
-from genrec.chat.mentions import Mentions
+from genrec.chat.mentions import Mentions, Spelled
 from genrec.chat.offers import Offer, offer_of
 from genrec.chat.read_rules import read
 from genrec.chat.reading import LONGEST_MESSAGE, Context, Reader, Reading
@@ -94,6 +94,7 @@ class State:
                 state = replace(state, asked=Question(asked["mention"], candidates, asked["feeling"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SettingError(f"This is no state of a conversation ({type(error).__name__}: {error}).") from None
+        _check_messages(state.messages)
         kept = []
         for rule in rules:
             try:
@@ -192,6 +193,13 @@ class Conversation:
         mentions: Mentions = version.caches["mentions"]
         return mentions
 
+    def spelled(self, version: CatalogueVersion) -> Spelled:
+        """The titles that a speaker must not spell, made once for a version of the catalogue."""
+        if "spelled" not in version.caches:
+            version.caches["spelled"] = Spelled(self.linker(version))
+        spelled: Spelled = version.caches["spelled"]
+        return spelled
+
     def context(self, state: State, version: CatalogueVersion | None = None) -> Context:
         linker = self.linker(version or self.recommender.catalogue.current)
         return Context(linker.vocabulary, linker, state.rules, state.shown, state.focus)
@@ -221,7 +229,7 @@ class Conversation:
         reading = Reading(notes=[why]) if why else answered or self.reader(message, context)
         after, removed = _applied(state, reading, context, problems)
         asks = after.asked is not None and not _changes(reading)  # first the answer, then items
-        kept = why is None and bool(message.strip()) and (self.order is not None or not reading.greeting)
+        kept = short and why is None and bool(message.strip()) and (self.order is not None or not reading.greeting)
         talks = self.speaker is not None and kept
         search = why is None and not asks and (reading.wants or _changes(reading) or talks)
         if talks or (self.order is not None and kept):
@@ -244,7 +252,7 @@ class Conversation:
         version, [query] = prepared.version, prepared.queries
         told = [messages.rows_in(message, version) for message in heard.state.messages]
         before = version.rows(heard.before)
-        speech = self.speaker.say(told, before[before >= 0].tolist(), query, version, self.mentions(version))
+        speech = self.speaker.say(told, before[before >= 0].tolist(), query, version, self.spelled(version))
         found = [(speech.rows, speech.scores)]
         weights = weigh_all(self.speaker.ranker, version.snapshot, prepared.queries, found) if explain else None
         [items] = self.recommender.finish(prepared, found, weights)
@@ -301,6 +309,18 @@ class Conversation:
 def keywords(request: Request) -> dict[str, Any]:
     """What of a request is to be said to `Recommender.recommend`."""
     return {name: value for name, value in vars(request).items() if value not in (None, ())}
+
+
+def _check_messages(told: object) -> None:
+    """Raise `SettingError` unless these are lists of text: words, item id, words ... words."""
+    right = isinstance(told, tuple) and all(
+        isinstance(one, list) and len(one) % 2 == 1 and all(isinstance(part, str) for part in one) for one in told
+    )
+    if not right:
+        raise SettingError(
+            "This is no state of a conversation: messages must be a list of lists of text, each words, item id, words ... "
+            f"words, got {printable(told)}. Begin anew with State(), or send back a state as it was given."
+        )
 
 
 def _changes(reading: Reading) -> bool:

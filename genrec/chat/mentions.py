@@ -40,13 +40,16 @@ class Mentions:
         whole: dict[str, list[int]] = {}
         short: dict[str, list[int]] = {}
         for row, title in enumerate(linker.titles):
-            if title and (linker.live is None or linker.live[row]):
+            if title and self._known(linker, row):
                 whole.setdefault(linker.keys[row], []).append(row)
                 short.setdefault(key(AFTER_TITLE.sub("", title)), []).append(row)
         self.rows = short | whole  # "Thor" is the item of that title where there is one, else all whose titles begin so
         self.rows.pop("", None)
         self.longest = max((name.count(" ") + 2 for name in (*self.rows, *self.values)), default=0)  # an article may lead
         self.first = {name.split(" ", 1)[0] for name in (*self.rows, *self.values)} | {"the", "a", "an"}
+
+    def _known(self, linker: Linker, row: int) -> bool:
+        return linker.live is None or bool(linker.live[row])
 
     def find(self, message: str) -> list[Mention]:
         """What a message names, in its order."""
@@ -79,3 +82,25 @@ class Mentions:
         if not rows and not values:
             return None
         return Mention(tuple(rows), tuple((column, value) for column, some in values.items() for value in some), start, end)
+
+
+class Spelled(Mentions):
+    """Finds what a model must not spell: titles alone, so that none hides behind a longer value; of all rows, also of items
+    that were removed; also those of numbers ("1984") and of everyday words ("You and Me"). As above, a title of one word counts
+    where it is written as a name and is no word of every sentence: nothing could be said of a catalogue with "It" and "You"."""
+
+    def __init__(self, linker: Linker) -> None:
+        super().__init__(linker)
+        self.values = {}
+        self.longest = max((name.count(" ") + 2 for name in self.rows), default=0)
+        self.first = {name.split(" ", 1)[0] for name in self.rows} | {"the", "a", "an"}
+
+    def _known(self, linker: Linker, row: int) -> bool:
+        return True
+
+    def _mention(self, message: str, start: int, end: int) -> Mention | None:
+        name, last = key(message[start:end]), message[start:end].split()[-1]
+        one = " " not in name
+        if name not in self.rows or (one and (name in FILLERS or not (last[0].isupper() or last[0].isdigit()))):
+            return None
+        return Mention(tuple(self.rows[name]), (), start, end)

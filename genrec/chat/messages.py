@@ -14,12 +14,14 @@ from genrec.columns import ITEM_ID
 from genrec.decoding.live import CatalogueVersion
 
 MOST_MESSAGES = 12  # kept: a speaker reads fewer
+MOST_UNANSWERED = 10  # items kept of messages that were not answered
 
 Messages = tuple[list[str], ...]
 
 
 def heard(messages: Messages, message: str, links: Sequence[Link], mentions: Mentions, version: CatalogueVersion) -> Messages:
-    """The messages with one more of the user's, its items linked. It joins one that was not answered."""
+    """The messages with one more of the user's, its items linked. Of one that was not answered, only what leads to its items
+    stays: a speaker reads little of a text, and the newest words must be among it."""
     sure = [(straight(link.mention), link.item_id) for link in links if link.item_id is not None]
     rows = version.rows([item_id for _, item_id in sure]).tolist()
     named = [(mention, row) for (mention, _), row in zip(sure, rows, strict=True) if row >= 0]
@@ -27,7 +29,9 @@ def heard(messages: Messages, message: str, links: Sequence[Link], mentions: Men
     parts = link_parts(straight(message), named, mentions)
     said = [part if isinstance(part, str) else str(ids[part].as_py()) for part in parts]
     earlier = messages[-MOST_MESSAGES:] if len(messages) % 2 == 0 else messages
-    return (*earlier[:-1], list(map(str, join(earlier[-1], said)))) if len(earlier) % 2 else (*earlier, said)
+    if len(earlier) % 2:
+        return (*earlier[:-1], [*earlier[-1][:-1][-2 * MOST_UNANSWERED :], *said])
+    return (*earlier, said)
 
 
 def answered(messages: Messages, answer: Parts, item_ids: Sequence[str]) -> Messages:

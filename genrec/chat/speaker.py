@@ -10,6 +10,7 @@ What is guaranteed does not depend on the model: items obey the rules of the req
 printed from the catalogue, and a title that the model spells in words is taken out. Nobody checks what else its words say.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,8 +19,8 @@ import torch
 from transformers import AutoTokenizer
 
 from genrec.chat.mentions import Mentions
-from genrec.chat.spelling import ASSISTANT, MOST_CONTEXT, RECOMMENDS, Parts, join, spell_contexts
-from genrec.chat.words import unlisted
+from genrec.chat.spelling import ASSISTANT, MOST_CONTEXT, RECOMMENDS, Parts, spell_contexts
+from genrec.chat.words import LONGEST_LINE, printable, unlisted
 from genrec.decoding.beam import beam_search
 from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
@@ -31,18 +32,22 @@ from genrec.models.pretrained import embedding_rows
 from genrec.models.words import Words
 from genrec.recommender import Recommender
 
+USUAL = 10  # items that a model must have room for
 TAKEN_OUT = "…"  # in the place of a title that the model spelled
-HAD = "I have had"  # what the user had before the dialogue, as the tasks tell it
+_TURN = re.compile(r"\s*(?:User|Assistant)(?: recommends)?\s*:", re.I)  # begins another's turn
 
 
 @dataclass(frozen=True, eq=False)
 class Speech:
     """parts: words, ready to be printed, and catalogue rows of items, in order. scores: log P of each item after all that
-    stands before it, float32 [items]. anything: whether the rules allowed any item."""
+    stands before it, float32 [items]. anything: whether the rules allowed any item. prompt_tokens, said_tokens: that the model
+    read, and that it wrote, codes included."""
 
     parts: list[str | int]
     scores: np.ndarray
     anything: bool
+    prompt_tokens: int = 0
+    said_tokens: int = 0
 
     @property
     def rows(self) -> np.ndarray:
@@ -54,23 +59,28 @@ class Speaker:
     """Speaks for one recommender. Holds no user's state, so many conversations may share it."""
 
     def __init__(self, recommender: Recommender, limits: Limits | None = None) -> None:
-        """limits: of an answer; how many items there may be is the request's. Raises `SettingError` for a bundle that has not
-        learned to answer in words."""
+        """limits: of an answer; how many items there may be is the request's, unless they say fewer. Raises `SettingError` for
+        a bundle that has not learned to answer in words."""
         check_speaks(recommender)
         ranker, bundle = recommender.ranker, recommender.bundle
         assert isinstance(ranker, BeamRanker)
-        self.ranker, self.limits, self.layout = ranker, limits or Limits(), ranker.layout
+        limits = limits or Limits()
+        self.limits = replace(limits, beam_width=limits.beam_width or bundle.serving.beam_width)
+        self.ranker, self.layout = ranker, ranker.layout
         tokenizer = AutoTokenizer.from_pretrained(bundle.folder, local_files_only=True)
         self.words = Words(tokenizer, self.layout.base, bundle.manifest["recipe"]["tasks"]["text_tokens"])
         self.writable = self.words.writable(embedding_rows(ranker.model))
-        longest = 1 + MOST_CONTEXT + len(self.words.literal(RECOMMENDS))
-        longest += self.limits.words + self.layout.levels * self.limits.items
-        check_model(ranker.model, longest)
-        positions = getattr(ranker.model.config, "max_position_embeddings", None)
+        self._check_length(min(USUAL, bundle.serving.beam_width) if limits.items is None else limits.items)
+
+    def _check_length(self, items: int) -> None:
+        """Raise `SettingError` where a dialogue with an answer of so many items is longer than the model reads."""
+        longest = 1 + MOST_CONTEXT + len(self.words.literal(RECOMMENDS)) + self.limits.words + self.layout.levels * items
+        check_model(self.ranker.model, longest)
+        positions = getattr(self.ranker.model.config, "max_position_embeddings", None)
         if positions is not None and positions < longest:
             raise SettingError(
-                f"The model reads at most {positions} tokens, and a dialogue with its answer may take {longest}. Lower the "
-                "limits of the speaker, or fit a model that reads more."
+                f"The model reads at most {positions} tokens, and a dialogue with an answer of {items} items may take "
+                f"{longest}. Lower k or the limits of the speaker, or fit a model that reads more."
             )
 
     def say(
@@ -85,7 +95,9 @@ class Speaker:
         """Answer the dialogue. messages: the user's and the assistant's by turns, the user's last. before: rows that the user
         had before it. query: its rules and exclusions hold, of its history nothing is read; `query.k` items at most."""
         rules = replace(query.rules, excluded=query.excluded)
-        limits = replace(self.limits, items=min(query.k, self.limits.items))
+        items = query.k if self.limits.items is None else min(query.k, self.limits.items)
+        self._check_length(items)
+        limits = replace(self.limits, items=items)
         prompt = self.prompt(messages, before, version, ASSISTANT)
         spans = speak(self.ranker, prompt, version.snapshot, rules, self.writable, self.words.end, limits, random)
         parts: list[str | int] = []
@@ -93,12 +105,15 @@ class Speaker:
             if isinstance(span, ItemSpan):
                 parts.append(span.row)
                 continue
-            text, stop, _ = str(self.words.tokenizer.decode(list(span.tokens))).lstrip().partition("\n")
+            text = str(self.words.tokenizer.decode(list(span.tokens)))
+            text, stop = own_turn(text if parts else text.lstrip())
             parts.append(self._shown(text, mentions))
-            if stop:  # a new line begins another's turn
+            if stop:
                 break
         _, scores = items_of(spans)
-        return Speech(parts, scores[: sum(isinstance(part, int) for part in parts)], anything(version.snapshot, rules))
+        scores = scores[: sum(isinstance(part, int) for part in parts)]
+        said = sum(self.layout.levels if isinstance(span, ItemSpan) else len(span.tokens) for span in spans)
+        return Speech(parts, scores, anything(version.snapshot, rules), len(prompt), said)
 
     def rank(
         self, messages: Sequence[Parts], before: Sequence[int], query: Query, version: CatalogueVersion
@@ -117,21 +132,26 @@ class Speaker:
 
     def prompt(self, messages: Sequence[Parts], before: Sequence[int], version: CatalogueVersion, asks: str) -> np.ndarray:
         """What the model reads, as the tasks write it: token ids, int64 [T]. asks: what stands before the answer."""
-        told = list(messages)
-        if len(before):
-            had: list[str | int] = [HAD]
-            for row in before[-self.ranker.max_history :]:
-                had += [int(row), ""]
-            told[0] = join([*had[:-1], "."], told[0])
-        context = spell_contexts([told], version.snapshot.codes, self.layout, self.words)[0]
+        had = list(before)[-self.ranker.max_history :]
+        context = spell_contexts([messages], version.snapshot.codes, self.layout, self.words, had)[0]
         return np.concatenate([[self.layout.start], context, self.words.literal(asks)]).astype(np.int64)
 
     def _shown(self, text: str, mentions: Mentions) -> str:
         """Words of the model as they may be printed: no title of the catalogue, no line of a list, nothing that steers."""
+        text = printable(text.replace("\ufffd", ""), LONGEST_LINE)  # first, or what is invisible would hide a title
         for mention in reversed(mentions.find(text)):
             if mention.rows:
                 text = text[: mention.start] + TAKEN_OUT + text[mention.end :]
-        return unlisted(text.replace("\ufffd", ""))
+        return unlisted(text)
+
+
+def own_turn(text: str) -> tuple[str, bool]:
+    """The words that are still the assistant's own turn, without a line break, and whether that turn ends with them: another's
+    begins on a new line, of whichever kind."""
+    line = next(iter(text.splitlines()), "")
+    if _TURN.match(printable(line, LONGEST_LINE)):
+        return "", True
+    return line, line != text
 
 
 def check_speaks(recommender: Recommender) -> None:

@@ -15,7 +15,12 @@ MOST_LINES, LONGEST_LINE = 20, 500  # of a model's own words
 LONGEST_SHOWN = 120  # characters of a title or of quoted words in an answer
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
-_LISTED = re.compile(r"^\s*(?:\(?\d{1,3}[.):]|[a-zA-Z][.)]\s|[-*+•‣–—|#>]|\*\*\d)")
+_LISTED = re.compile(
+    r"^\s*(?:[(\[]?\d{1,3}\s*[.):\]]|\d{1,3}\s*[-–—]\s|\d\ufe0f?\u20e3|[(\[]?(?:[a-z]|[ivx]{2,4})[.)\]]\s"
+    r"|(?:item|option|product|no|nr)\.?\s*\d{1,3}\s*[.):–—-]|[-*+•‣⁃·∙▪●○◦■□►▶→✓✔★☆–—|#>]|\*\*\d)",
+    re.I,
+)
+_CIRCLED = re.compile(r"^\s*[\u2460-\u24ff\u2776-\u2793]")  # one sign for a number and its circle
 _ARTICLES = r"the|a|an"
 _MOVED_ARTICLE = re.compile(rf"^(.*),\s*({_ARTICLES})$", re.I)
 _FIRST_ARTICLE = re.compile(rf"^(?:{_ARTICLES})\s+(?=\S)")
@@ -32,8 +37,13 @@ def printable(text: object, most: int = LONGEST_SHOWN) -> str:
 
 def unlisted(prose: str) -> str:
     """The model's words without lines that look like items of a list: those are written from the catalogue alone."""
-    lines = [line for line in prose.splitlines() if line.strip() and not _LISTED.match(line)]
-    return "\n".join(printable(line, LONGEST_LINE) for line in lines[:MOST_LINES])
+    # What is printed is what is looked at: an invisible character must not hide a number.
+    lines = [line for line in (printable(line, LONGEST_LINE) for line in prose.splitlines()) if line and not _listed(line)]
+    return "\n".join(lines[:MOST_LINES])
+
+
+def _listed(line: str) -> bool:
+    return bool(_CIRCLED.match(line) or _LISTED.match(unicodedata.normalize("NFKC", line)))
 
 
 def straight(text: str) -> str:

@@ -15,6 +15,7 @@ Legend: `T` prompt tokens, `V` vocabulary, `n` tokens of a span.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -27,23 +28,30 @@ from genrec.decoding.snapshot import Rules, Snapshot
 from genrec.decoding.steps import start
 from genrec.errors import SettingError, check_integer
 
+BEAM_WIDTH = 10
+COLDEST = 0.001  # what is colder writes the likeliest words too, and its numbers overflow
+
 
 @dataclass(frozen=True)
 class Limits:
-    """words: tokens of all words together. items: of one answer. beam_width: of the search for an item. temperature: 0 writes
-    the likeliest words, else they are drawn; items are never drawn."""
+    """words: tokens of all words together. items: of one answer; None: as many as are allowed, or as a request asks for.
+    beam_width: of the search for an item; None: the bundle's, or `BEAM_WIDTH` where there is none. temperature: 0 writes the
+    likeliest words, from `COLDEST` on they are drawn; items are never drawn."""
 
     words: int = 60
-    items: int = 10
-    beam_width: int = 10
+    items: int | None = None
+    beam_width: int | None = None
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
         check_integer("words", self.words, 1)
-        check_integer("items", self.items, 0)
-        check_integer("beam_width", self.beam_width, 1)
-        if not 0 <= self.temperature < float("inf"):
-            raise SettingError(f"temperature must be 0 or more, got {self.temperature}.")
+        if self.items is not None:
+            check_integer("items", self.items, 0)
+        if self.beam_width is not None:
+            check_integer("beam_width", self.beam_width, 1)
+        number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
+        if not number or not (self.temperature == 0 or COLDEST <= self.temperature < float("inf")):
+            raise SettingError(f"temperature must be 0 or a number from {COLDEST} on, got {self.temperature!r}.")
 
 
 @dataclass(frozen=True)
@@ -91,12 +99,13 @@ def speak(
     tokens = torch.from_numpy(np.asarray(prompt, np.int64)).to(device).unsqueeze(0)
     steps = start(model, tokens, torch.ones_like(tokens, dtype=torch.bool))
     hidden, first = steps.hidden, torch.zeros_like(tokens[:, :1])
-    widths = [limits.beam_width] * layout.levels
+    widths = [limits.beam_width or BEAM_WIDTH] * layout.levels
+    most = len(snapshot.index) if limits.items is None else limits.items
     last = layout.base + sum(layout.sizes[:-1])
     spans: list[Span] = []
     words: list[int] = []
     said: list[int] = []
-    written, allowed = 0, _allowed(snapshot, rules, said) if limits.items else None
+    written, allowed = 0, _allowed(snapshot, rules, said) if most else None
     while written < limits.words:
         log_probs = head.log_probs(hidden, 0, len(may))[0, 0]
         opens = log_probs[layout.base : layout.base + layout.sizes[0]].logsumexp(0)
@@ -117,7 +126,7 @@ def speak(
         words = []
         said.append(int(snapshot.index.rows_at(found.positions[:, best])[0]))
         spans.append(ItemSpan(said[-1], float(found.scores[0, best])))
-        allowed = _allowed(snapshot, rules, said) if len(said) < limits.items else None
+        allowed = _allowed(snapshot, rules, said) if len(said) < most else None
         hidden = steps.advance(last + found.codes[:, best : best + 1], first + found.parents[best])
     if words:
         spans.append(WordSpan(tuple(words)))

@@ -75,9 +75,10 @@ class Words:
 
     @cached_property
     def _typed(self) -> re.Pattern[str] | None:
-        """Finds what somebody typed that would be read as a token which steers, though it is not called special."""
+        """Finds where somebody typed what would be read as a token which steers, though it is not called special. Looks ahead
+        without taking, so that none hides behind another."""
         texts = sorted(set(self.control.values()) - set(self.tokenizer.all_special_tokens), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts))) if texts else None
+        return re.compile(f"(?={'|'.join(map(re.escape, texts))})") if texts else None
 
     def _spell(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text; what reads like a token that steers is spelled in two pieces."""
@@ -87,8 +88,9 @@ class Words:
         return [list(itertools.chain.from_iterable(next(spelled) for _ in some)) for some in pieces]
 
     def _apart(self, text: str) -> list[str]:
-        typed = self._typed.search(text) if self._typed else None
-        return [text] if typed is None else [text[: typed.start() + 1], *self._apart(text[typed.start() + 1 :])]
+        typed = self._typed.finditer(text) if self._typed else []
+        cuts = [0, *(match.start() + 1 for match in typed), len(text)]
+        return [text[start:stop] for start, stop in itertools.pairwise(cuts)]
 
     def literal(self, text: str) -> np.ndarray:
         """Token ids of words of ours, all of them: int64 [n]."""

@@ -132,7 +132,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """There are no tokens of a language model in a template."""
+    """Tokens that the bundle's own model read and wrote for this answer, codes included; 0 where the template answers."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -162,7 +162,7 @@ def add_chat(router: APIRouter, server: Server, enter: Any, search: Search) -> N
         for attempt in (1, 2):
             model = server.models.get(body.model)
             try:
-                turn, version = await _turn(server, model, body, request.state.key, search)
+                turn, version, usage = await _turn(server, model, body, request.state.key, search)
                 break
             except ClosedError:
                 if attempt == 2 or server.draining.is_set():
@@ -170,13 +170,14 @@ def add_chat(router: APIRouter, server: Server, enter: Any, search: Search) -> N
         answer = ChatOut(
             id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time()), model=model.name,
             choices=[Choice(message=ChatMessage(content=for_markdown(turn.text)))], genrec=_attachment(turn, version),
+            usage=usage,
         )  # fmt: skip
         if body.stream:
             return StreamingResponse(_events(answer), media_type="text/event-stream")  # type: ignore[return-value]
         return answer
 
 
-async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, search: Search) -> tuple[Turn, int]:
+async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, search: Search) -> tuple[Turn, int, Usage]:
     conversation = Conversation(model.recommender, vectors=False, speaker=model.speaker)
 
     def listen() -> Heard:
@@ -207,7 +208,8 @@ async def _turn(server: Server, model: ServedModel, body: ChatIn, key: str, sear
     turn = await run_in_threadpool(conversation.answer, heard, items, speech)
     digest = _digest(key, body.user, body.session, [*body.messages, _reply(turn)])
     await run_in_threadpool(server.store.save_session, model.name, digest, turn.state.to_json(), body.user)
-    return turn, heard.version.number
+    read, said = (speech.prompt_tokens, speech.said_tokens) if speech is not None else (0, 0)
+    return turn, heard.version.number, Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
 
 
 def _reply(turn: Turn) -> Message:

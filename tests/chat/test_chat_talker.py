@@ -121,9 +121,11 @@ def test_only_whole_turns_are_remembered(talker: Talker, model: FakeModel) -> No
     assert len(sent) <= 61
 
 
-@pytest.mark.parametrize(
-    "line", ["1. A", " 2) B", "(3) C", "- D", "* E", "• F", "a) G", "| H | $3 |", "# I", "> J", "**1. K**", "12: L"]
-)
+LISTED = ["1. A", " 2) B", "(3) C", "- D", "* E", "• F", "a) G", "| H | $3 |", "# I", "> J", "**1. K**", "12: L", "① M"]
+HIDDEN = ["(n) O", "1 - P", "1\u200b. Q", "Item 1: R", "１． S"]
+
+
+@pytest.mark.parametrize("line", LISTED + HIDDEN)
 def test_lines_that_look_like_items_are_not_the_models_to_write(line: str) -> None:
     assert unlisted(f"Before.\n{line}\nAfter 3 of them.") == "Before.\nAfter 3 of them."
 

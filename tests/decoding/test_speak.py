@@ -116,19 +116,30 @@ def score_of(ranker: BeamRanker, prompt: np.ndarray, written: list[int], row: in
     return sum(float(truth[n, code]) for n, code in enumerate(codes))
 
 
-def test_a_model_that_only_wants_items_says_all_that_are_allowed_and_no_more() -> None:
+def test_a_model_that_only_wants_items_says_all_that_are_allowed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.array([[a, b] for a in range(3) for b in range(3)])
     ranker = talker((3, 3), codes, 0, "qwen3")
     only = np.zeros(ranker.model.get_output_embeddings().weight.shape[0], bool)  # no word can be written
     mask = np.arange(9) < 4
-    spans = speak(ranker, np.array([1, 4]), ranker.snapshot, Rules(ranker.snapshot.bitmap(mask)), only, 8, Limits(items=9))
-    rows, _ = items_of(spans)
-    assert len(rows) == len(spans)
-    assert set(rows.tolist()) <= {0, 1, 2, 3}
+    log_probs = type(ranker.head).log_probs
+
+    def endless(self: object, hidden: torch.Tensor, first: int, size: int) -> torch.Tensor:
+        found = log_probs(self, hidden, first, size).clone()
+        if first <= 8 < first + size:
+            found[..., 8 - first] = -1e4  # the end wins only where nothing else may come
+        return found
+
+    monkeypatch.setattr(type(ranker.head), "log_probs", endless)
+    for limits in (Limits(items=9), Limits()):
+        spans = speak(ranker, np.array([1, 4]), ranker.snapshot, Rules(ranker.snapshot.bitmap(mask)), only, 8, limits)
+        rows, _ = items_of(spans)
+        assert len(rows) == len(spans)
+        assert sorted(rows.tolist()) == [0, 1, 2, 3]
 
 
 def test_limits_that_cannot_be_are_refused() -> None:
-    for wrong in ({"words": 0}, {"items": -1}, {"beam_width": 0}, {"temperature": -1.0}, {"temperature": float("nan")}):
+    temperatures = (-1.0, float("nan"), float("inf"), 1e-39, 1e-300, "1", True, None)
+    for wrong in ({"words": 0}, {"items": -1}, {"beam_width": 0}, *({"temperature": one} for one in temperatures)):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             Limits(**wrong)
     ranker = talker((2,), np.array([[0], [1]]), 0, "qwen3")

@@ -218,6 +218,9 @@ def test_where_the_bundles_own_model_speaks_its_words_stand_between_the_items(
     assert [item["item_id"] for item in attached(first)["items"]] == [table["item_id"][row].as_py() for row in (3, 5)]
     assert [item["score"] for item in attached(first)["items"]] == [-1.5, -2.0]
     assert "You *may* like" in attached(first)["said"]
+    assert first.usage is not None
+    assert first.usage.prompt_tokens == asked[0]
+    assert first.usage.total_tokens - asked[0] == first.usage.completion_tokens > len(words), "codes of items are counted"
     second = ask(server, "under $1000", {"role": "assistant", "content": first.choices[0].message.content}, "something else")
     assert attached(second)["rules"][0]["number"] == 1
     assert asked[1] > asked[0], "it reads what was said before"
