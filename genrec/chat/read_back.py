@@ -63,11 +63,31 @@ _OTHERS = (
 )
 
 
+_KEEP = re.compile(r"(?:\b(?:not|never|dont)|n't)\s+(?:ever\s+)?$", re.I)
+
+
+def _kept(scan: Scan, match: re.Match[str], out: Reading) -> bool:
+    """Whether it is not to be taken back ("don't drop the price"): that is said, and no rule goes."""
+    before = _KEEP.search(scan.text[: match.start()])
+    if before is None:
+        return False
+    start = before.start() if scan.is_free(before.start(), match.start()) else match.start()
+    scan.take(start, match.end())
+    out.unknown.append(scan.text[start : match.end()].strip())
+    return True
+
+
 def read_taken_back(scan: Scan, context: Context, out: Reading) -> None:
     """Rules that are no more wanted: all, by number, by column, by value."""
-    for _ in scan.find(_ALL):
+    for match in scan.find(_ALL, take=False):
+        if _kept(scan, match, out):
+            continue
+        scan.take(*match.span())
         out.clear = True
-    for match in scan.find(_NUMBERED):
+    for match in scan.find(_NUMBERED, take=False):
+        if _kept(scan, match, out):
+            continue
+        scan.take(*match.span())
         place = (match["place"] or "").lower()
         named = [len(context.rules) if place == "last" else ORDINALS.index(place) + 1] if place else []
         for number in named or map(int, re.findall(r"\d+", match[0])):
@@ -77,6 +97,8 @@ def read_taken_back(scan: Scan, context: Context, out: Reading) -> None:
                 out.notes.append(f"There is no rule {number}.")
     for way in (*_WAYS, _AGAIN):
         for match in scan.find(way, take=False):
+            if _kept(scan, match, out):
+                continue
             what = match["what"].strip()
             places = [
                 place for place, rule in enumerate(context.rules)
@@ -102,7 +124,12 @@ def read_flags(scan: Scan, context: Context, out: Reading) -> None:
     """What the user had, and others than those shown."""
     for _ in scan.find(_INCLUDE):
         out.include_seen = True
-    for _ in scan.find(_UNSEEN):
-        out.add.append(Rule("seen"))
+    for match in scan.find(_UNSEEN, take=False):
+        twice = re.search(r"\b(?:nothing|none|not\s+anything)\s+$", scan.text[: match.start()], re.I)
+        scan.take(twice.start() if twice else match.start(), match.end())
+        if twice:  # "nothing I haven't seen" wants what was had, and no rule says so
+            out.unknown.append(scan.text[twice.start() : match.end()].strip())
+        else:
+            out.add.append(Rule("seen"))
     for _ in scan.find(_OTHERS):
         out.more = True

@@ -1,6 +1,7 @@
 """Messages become rules over the catalogue's own columns; what cannot be mapped is said; rules become exact filters."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -72,6 +73,23 @@ def test_what_a_message_says_is_what_the_rules_say(context: Context, message: st
 )  # fmt: skip
 def test_what_cannot_be_mapped_is_given_back(context: Context, message: str, unknown: list[str]) -> None:
     assert set(unknown) <= {part for said in read(message, context).unknown for part in (said, said.split()[0])}
+
+
+@pytest.mark.parametrize(
+    "words", ["don't start over", "do not forget rule 1", "don't drop the price", "please never remove rule 1"]
+)
+def test_what_is_not_to_be_taken_back_stays(words: str, context: Context) -> None:
+    there = replace(context, rules=(Rule("range", column="price", high=20.0),))
+    reading = read(words, there)
+    assert reading.unknown
+    assert not reading.clear
+    assert not reading.remove
+
+
+def test_nothing_that_i_have_not_seen_is_no_rule_about_what_i_have_seen(context: Context) -> None:
+    reading = read("show me nothing I haven't seen", context)
+    assert reading.unknown
+    assert not reading.add
 
 
 @pytest.mark.parametrize("words", ["I'm not a fan of Heat", "not really a big fan of Heat", "I am not much of a fan of Heat"])
