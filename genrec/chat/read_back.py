@@ -66,26 +66,15 @@ _OTHERS = (
 _KEEP = re.compile(r"(?:\b(?:not|never|dont)|n't)\s+(?:ever\s+)?$", re.I)
 
 
-def _kept(scan: Scan, match: re.Match[str], out: Reading) -> bool:
-    """Whether it is not to be taken back ("don't drop the price"): that is said, and no rule goes."""
-    before = _KEEP.search(scan.text[: match.start()])
-    if before is None:
-        return False
-    start = before.start() if scan.is_free(before.start(), match.start()) else match.start()
-    scan.take(start, match.end())
-    out.unknown.append(scan.text[start : match.end()].strip())
-    return True
-
-
 def read_taken_back(scan: Scan, context: Context, out: Reading) -> None:
     """Rules that are no more wanted: all, by number, by column, by value."""
     for match in scan.find(_ALL, take=False):
-        if _kept(scan, match, out):
+        if scan.give_back(match, _KEEP, out.unknown):
             continue
         scan.take(*match.span())
         out.clear = True
     for match in scan.find(_NUMBERED, take=False):
-        if _kept(scan, match, out):
+        if scan.give_back(match, _KEEP, out.unknown):
             continue
         scan.take(*match.span())
         place = (match["place"] or "").lower()
@@ -97,7 +86,7 @@ def read_taken_back(scan: Scan, context: Context, out: Reading) -> None:
                 out.notes.append(f"There is no rule {number}.")
     for way in (*_WAYS, _AGAIN):
         for match in scan.find(way, take=False):
-            if _kept(scan, match, out):
+            if scan.give_back(match, _KEEP, out.unknown):
                 continue
             what = match["what"].strip()
             places = [

@@ -39,21 +39,10 @@ _UNWANTED = re.compile(
 )
 
 
-def _unwanted(scan: Scan, match: re.Match[str], out: Reading) -> bool:
-    """Whether a comparison is not wished for; it is then taken and said."""
-    before = _UNWANTED.search(scan.text[: match.start()])
-    if before is None:
-        return False
-    start = before.start() if scan.is_free(before.start(), match.start()) else match.start()
-    scan.take(start, match.end())
-    out.unknown.append(scan.text[start : match.end()].strip())
-    return True
-
-
 def read_than(scan: Scan, context: Context, out: Reading) -> None:
     """ "Cheaper than the second", "newer than Home Alone"; "it" is the item that the message named last."""
     for match in scan.find(rf"\b(?P<how>{_HOW})\s+than\s+(?P<ref>{REF})(?![\d$€£])", take=False):
-        if _unwanted(scan, match, out):
+        if scan.give_back(match, _UNWANTED, out.unknown):
             continue
         named = re.findall(rf"\b(?:{'|'.join(ORDINALS)}|last)\b", scan.text[: match.start()], re.I)
         it = re.fullmatch(r"it|(?:that|this)(?:\s+one)?", match["ref"], re.I)
@@ -70,7 +59,7 @@ def read_than(scan: Scan, context: Context, out: Reading) -> None:
         title = match["title"][: end.start()] if end else match["title"]
         link = _first_title(title, context) or context.linker.link(title)
         if link.item_id is not None:
-            if _unwanted(scan, match, out):
+            if scan.give_back(match, _UNWANTED, out.unknown):
                 continue
             scan.take(match.start(), match.start("title") + len(link.mention if link.how == "exact" else title))
             out.notes.append(str(link))
@@ -104,7 +93,7 @@ def read_too(scan: Scan, context: Context, out: Reading) -> None:
     for match in scan.find(pattern, take=False):
         if not items:
             continue  # than what? `_left` says it
-        if match["how"] and _unwanted(scan, match, out):
+        if match["how"] and scan.give_back(match, _UNWANTED, out.unknown):
             continue
         scan.take(*match.span())
         how = TOO[match["too"].lower()] if match["too"] else match["how"]

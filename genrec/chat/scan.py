@@ -72,6 +72,17 @@ class Scan:
     def is_free(self, start: int, end: int) -> bool:
         return not any(self._taken[start:end])
 
+    def give_back(self, match: re.Match[str], refusal: re.Pattern[str], unknown: list[str]) -> bool:
+        """Whether `refusal` stands right before `match`. What is wished for then is not clear: both are taken and put into
+        `unknown`, to be said, and nothing is turned round."""
+        before = refusal.search(self.text[: match.start()])
+        if before is None:
+            return False
+        start = before.start() if self.is_free(before.start(), match.start()) else match.start()
+        self.take(start, match.end())
+        unknown.append(self.text[start : match.end()].strip())
+        return True
+
     def free(self, start: int, end: int) -> tuple[int, int]:
         """The part from `start` on that is not taken."""
         taken = next((place for place in range(start, end) if self._taken[place]), end)
