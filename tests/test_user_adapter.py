@@ -100,33 +100,33 @@ def test_without_the_adapter_nobody_can_know(shop: tuple[pa.Table, pa.Table], tm
     assert recall(fit(*shop, tmp_path / "plain", load_recipe(overrides=FEW | SHAPES["decoder"]))) < 0.5
 
 
-def test_a_loaded_bundle_ranks_as_every_item_is_scored_with_the_saved_adapter(recommender: Recommender) -> None:
-    ranker, saved = recommender.ranker, UserAdapter.load(recommender.bundle.folder / USER_ADAPTER)
-    histories = [np.array([0, 15, 1, 17]), np.array([3, 15, 4, 17]), np.array([17]), np.zeros(0, np.int64)]
+def told_and_ranked(recommender: Recommender, histories: list[np.ndarray], most: int) -> tuple[list[torch.Tensor], np.ndarray]:
+    """The soft tokens of each history by the saved adapter, and the scores of its best, where all agree with `every_score`."""
+    ranker, saved, softs = recommender.ranker, UserAdapter.load(recommender.bundle.folder / USER_ADAPTER), []
     rows, scores = ranker.rank(Histories.from_lists(histories), 20, exclude_seen=False)
     for history, found, its_scores in zip(histories, rows, scores, strict=True):
-        told = outside([history[:-1]], [history[-1:]], ranker.snapshot.vectors)
+        told = outside([history[:-most]], [history[-most:]], ranker.snapshot.vectors)
         with torch.no_grad():
             [soft] = saved(*(torch.from_numpy(array) for array in told.values()))
         assert_same_ranking(found, its_scores, every_score(ranker, history, soft), set(range(20)))
-        if len(history) > 1:
-            continue
-        with torch.no_grad():
-            cold = torch.nn.functional.layer_norm(saved.cold, saved.cold.shape[1:]) * saved.scale
+        softs.append(soft)
+    return softs, scores
+
+
+def test_a_loaded_bundle_ranks_as_every_item_is_scored_with_the_saved_adapter(recommender: Recommender) -> None:
+    saved = UserAdapter.load(recommender.bundle.folder / USER_ADAPTER)
+    histories = [np.array([0, 15, 1, 17]), np.array([3, 15, 4, 17]), np.array([17]), np.zeros(0, np.int64)]
+    softs, scores = told_and_ranked(recommender, histories, 1)
+    with torch.no_grad():
+        cold = torch.nn.functional.layer_norm(saved.cold, saved.cold.shape[1:]) * saved.scale
+    for soft in softs[2:]:
         torch.testing.assert_close(soft, cold, msg="who has nothing before the window is the cold user")
     assert scores[0] != pytest.approx(scores[1]), "the model reads the same item of both"
 
 
 def test_longer_windows_are_told_what_lies_before_them(recommender: Recommender) -> None:
-    ranker, saved = recommender.ranker, UserAdapter.load(recommender.bundle.folder / USER_ADAPTER)
-    ranker.max_history = 3
-    histories = [np.array([0, 15, 1, 17, 2, 16]), np.array([3, 15, 4]), np.array([17, 2, 16, 0])]
-    rows, scores = ranker.rank(Histories.from_lists(histories), 20, exclude_seen=False)
-    for history, found, its_scores in zip(histories, rows, scores, strict=True):
-        told = outside([history[:-3]], [history[-3:]], ranker.snapshot.vectors)
-        with torch.no_grad():
-            [soft] = saved(*(torch.from_numpy(array) for array in told.values()))
-        assert_same_ranking(found, its_scores, every_score(ranker, history, soft), set(range(20)))
+    recommender.ranker.max_history = 3
+    told_and_ranked(recommender, [np.array([0, 15, 1, 17, 2, 16]), np.array([3, 15, 4]), np.array([17, 2, 16, 0])], 3)
 
 
 def test_of_a_long_past_the_latest_items_are_pooled() -> None:

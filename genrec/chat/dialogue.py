@@ -94,7 +94,7 @@ class State:
                 state = replace(state, asked=Question(asked["mention"], candidates, asked["feeling"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SettingError(f"This is no state of a conversation ({type(error).__name__}: {error}).") from None
-        _check_messages(state.messages)
+        messages.check(state.messages)
         kept = []
         for rule in rules:
             try:
@@ -173,32 +173,20 @@ class Conversation:
         return self._embedder.encode(Catalogue(table))
 
     def vocabulary(self, version: CatalogueVersion) -> Vocabulary:
-        """What the columns of a version of the catalogue let people say, made once for it."""
-        if "vocabulary" not in version.caches:
-            version.caches["vocabulary"] = Vocabulary(version.table)
-        vocabulary: Vocabulary = version.caches["vocabulary"]
-        return vocabulary
+        """What the columns of a version of the catalogue let people say."""
+        return version.kept("vocabulary", lambda: Vocabulary(version.table))
 
     def linker(self, version: CatalogueVersion) -> Linker:
-        """Titles and words of a version of the catalogue, made once for it."""
-        if "chat" not in version.caches:
-            version.caches["chat"] = Linker(version.table, self.vocabulary(version), self._encode, version.live)
-        linker: Linker = version.caches["chat"]
-        return linker
+        """Titles and words of a version of the catalogue."""
+        return version.kept("chat", lambda: Linker(version.table, self.vocabulary(version), self._encode, version.live))
 
     def mentions(self, version: CatalogueVersion) -> Mentions:
-        """The names of a version of the catalogue, made once for it."""
-        if "mentions" not in version.caches:
-            version.caches["mentions"] = Mentions(self.linker(version))
-        mentions: Mentions = version.caches["mentions"]
-        return mentions
+        """The names of a version of the catalogue."""
+        return version.kept("mentions", lambda: Mentions(self.linker(version)))
 
     def spelled(self, version: CatalogueVersion) -> Spelled:
-        """The titles that a speaker must not spell, made once for a version of the catalogue."""
-        if "spelled" not in version.caches:
-            version.caches["spelled"] = Spelled(self.linker(version))
-        spelled: Spelled = version.caches["spelled"]
-        return spelled
+        """The titles that a speaker must not spell."""
+        return version.kept("spelled", lambda: Spelled(self.linker(version)))
 
     def context(self, state: State, version: CatalogueVersion | None = None) -> Context:
         linker = self.linker(version or self.recommender.catalogue.current)
@@ -309,18 +297,6 @@ class Conversation:
 def keywords(request: Request) -> dict[str, Any]:
     """What of a request is to be said to `Recommender.recommend`."""
     return {name: value for name, value in vars(request).items() if value not in (None, ())}
-
-
-def _check_messages(told: object) -> None:
-    """Raise `SettingError` unless these are lists of text: words, item id, words ... words."""
-    right = isinstance(told, tuple) and all(
-        isinstance(one, list) and len(one) % 2 == 1 and all(isinstance(part, str) for part in one) for one in told
-    )
-    if not right:
-        raise SettingError(
-            "This is no state of a conversation: messages must be a list of lists of text, each words, item id, words ... "
-            f"words, got {printable(told)}. Begin anew with State(), or send back a state as it was given."
-        )
 
 
 def _changes(reading: Reading) -> bool:

@@ -66,9 +66,7 @@ class DialogueOrder:
 
     def _by_version(self, known: np.ndarray, version: CatalogueVersion) -> tuple[np.ndarray, np.ndarray]:
         """Scores of the rows of a version, float32 [R], and the ranker's own rows of them, int64 [R], -1 for new ones."""
-        if "dialogue order" not in version.caches:
-            version.caches["dialogue order"] = version.rows(self.ids)
-        rows = version.caches["dialogue order"]
+        rows = version.kept("dialogue order", lambda: version.rows(self.ids))
         fitted = np.full(version.table.num_rows, -1, np.int64)
         fitted[rows] = np.arange(len(rows))
         return np.where(fitted >= 0, known[fitted], known.min() - 1).astype(np.float32), fitted

@@ -9,14 +9,27 @@ from collections.abc import Sequence
 from genrec.chat.link import Link
 from genrec.chat.mentions import Mentions
 from genrec.chat.spelling import Parts, join, link_parts
-from genrec.chat.words import straight
+from genrec.chat.words import printable, straight
 from genrec.columns import ITEM_ID
 from genrec.decoding.live import CatalogueVersion
+from genrec.errors import SettingError
 
 MOST_MESSAGES = 12  # kept: a speaker reads fewer
 MOST_UNANSWERED = 10  # items kept of messages that were not answered
 
 Messages = tuple[list[str], ...]
+
+
+def check(told: object) -> None:
+    """Raise `SettingError` unless these are lists of text: words, item id, words ... words."""
+    right = isinstance(told, tuple) and all(
+        isinstance(one, list) and len(one) % 2 == 1 and all(isinstance(part, str) for part in one) for one in told
+    )
+    if not right:
+        raise SettingError(
+            "This is no state of a conversation: messages must be a list of lists of text, each words, item id, words ... "
+            f"words, got {printable(told)}. Begin anew with State(), or send back a state as it was given."
+        )
 
 
 def heard(messages: Messages, message: str, links: Sequence[Link], mentions: Mentions, version: CatalogueVersion) -> Messages:

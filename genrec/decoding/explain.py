@@ -154,12 +154,13 @@ def _typical(version: CatalogueVersion, titles: pa.ChunkedArray, rows: np.ndarra
 
 def _usual_words(version: CatalogueVersion, titles: pa.ChunkedArray) -> tuple[Counter[str], int]:
     """In how many titles of a sample of the catalogue each word is."""
-    if "usual words" not in version.caches:
+
+    def counted() -> tuple[Counter[str], int]:
         step = max(1, len(titles) // SAMPLE)
         texts = titles.take(pa.array(np.arange(0, len(titles), step))).to_pylist()
-        counts = Counter(word for text in texts if text for word in set(_words(str(text))))
-        version.caches["usual words"] = counts, len(texts)
-    return version.caches["usual words"]
+        return Counter(word for text in texts if text for word in set(_words(str(text)))), len(texts)
+
+    return version.kept("usual words", counted)
 
 
 def _words(text: str) -> list[str]:

@@ -18,10 +18,10 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,8 @@ from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.collisions import MOVING, Published, check_policy, resolve
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +94,16 @@ class CatalogueVersion:
 
     def groups(self, label: str | int) -> Groups:
         """Which items count together: by the values of a column, or by so many first codes. Kept with the version."""
-        if ("groups", label) not in self.caches:
-            made = (
-                Groups.of_prefix(self.snapshot.codes, label)
-                if isinstance(label, int)
-                else Groups.of_column(self.table.column(label))
-            )
-            self.caches["groups", label] = made
-        return self.caches["groups", label]
+        if isinstance(label, int):
+            return self.kept(("groups", label), lambda: Groups.of_prefix(self.snapshot.codes, label))
+        return self.kept(("groups", label), lambda: Groups.of_column(self.table.column(label)))
+
+    def kept(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for this version and kept with it under `name`."""
+        if name not in self.caches:
+            self.caches[name] = make()
+        made: Made = self.caches[name]
+        return made
 
     @cached_property
     def caches(self) -> dict[Any, Any]:

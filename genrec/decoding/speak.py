@@ -130,8 +130,7 @@ def speak(
         hidden = steps.advance(last + found.codes[:, best : best + 1], first + found.parents[best])
     if words:
         spans.append(WordSpan(tuple(words)))
-    if was_training:
-        model.train()
+    model.train(was_training)
     return spans
 
 
