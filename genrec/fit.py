@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors,
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
 from genrec.training.reporters import check_reporters
+from genrec.training.teacher import Teacher
 from genrec.training.trainer import check_processes
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ def fit(
     report_leaks(leaks)
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
     scorer = _open_scorer(recipe, tables) if recipe.fusion.scorer else None
+    teacher = Teacher(*_open("training.teacher", recipe.training.teacher, recipe, tables)) if recipe.training.teacher else None
     made_with = {} if published is None else {"codes": published.table.hash}
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite) if processes.is_first() else out / WORK
     exclude_seen = recipe.decoding.exclude_seen
@@ -120,7 +123,8 @@ def fit(
     _seed_everything(recipe.seed)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     began = time.perf_counter()
-    learn = learn_one_pass if recipe.model.architecture == ONE_PASS else learn_language_model
+    one_pass = recipe.model.architecture == ONE_PASS
+    learn = learn_one_pass if one_pass else partial(learn_language_model, teacher=teacher)
     ranker, trained = learn(
         recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
@@ -216,20 +220,25 @@ def _make(tables: Tables, split: Split, recipe: Recipe, work: Path) -> Published
 
 
 def _open_scorer(recipe: Recipe, tables: Tables) -> OnePassRanker:
-    """The one-pass model that votes, over the rows of these tables. Raises `SettingError` for one that may know more than the
-    training part, or other items."""
-    bundle = read_bundle(recipe.fusion.scorer)
-    ranker = Recommender(bundle).ranker
+    """The one-pass model that votes, over the rows of these tables. Raises `SettingError` as `_open`, and for another model."""
+    ranker, rows = _open("fusion.scorer", recipe.fusion.scorer, recipe, tables)
     if not isinstance(ranker, OnePassRanker):
         raise SettingError(f"fusion.scorer must be the bundle of a one-pass model, {recipe.fusion.scorer} holds another.")
-    of_scorer, ours = bundle.manifest["data"], tables.hashes
+    return over_rows(ranker, rows)
+
+
+def _open(setting: str, folder: str, recipe: Recipe, tables: Tables) -> tuple[OnePassRanker | BeamRanker, np.ndarray]:
+    """The ranker of the bundle that a setting names, and its row of each item of these tables, int64 [N]. Raises `SettingError`
+    for one that may know more than the training part, or has other items, and `BundleError`."""
+    bundle = read_bundle(folder)
+    of_bundle, ours = bundle.manifest["data"], tables.hashes
     same_split = bundle.settings.split == _split_settings(recipe)
-    if any(of_scorer[name] != ours[name] for name in ("items", "interactions")) or not same_split:
+    if any(of_bundle[name] != ours[name] for name in ("items", "interactions")) or not same_split:
         raise SettingError(
-            f"The bundle {recipe.fusion.scorer} of fusion.scorer was fitted on other tables or another split, and may have "
-            "trained on what is asked here. Fit it on the same tables with the same data section."
+            f"The bundle {folder} of {setting} was fitted on other tables or another split, and may have trained on what is "
+            "asked here. Fit it on the same tables with the same data section."
         )
-    return over_rows(ranker, bundle.catalogue.rows(tables.catalogue.item_ids))
+    return Recommender(bundle).ranker, bundle.catalogue.rows(tables.catalogue.item_ids)
 
 
 def _split_settings(recipe: Recipe) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from genrec.decoding.user_index import UserIndex
 from genrec.embedding.fused import ItemEmbedder
 from genrec.embedding.text import default_template, render
 from genrec.models.adapters import merged
+from genrec.models.centroids import begin_at_centroids
 from genrec.models.config import ENCODER_DECODER
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
@@ -40,6 +41,7 @@ from genrec.training import processes
 from genrec.training.item_encoder import align
 from genrec.training.one_pass import train_one_pass
 from genrec.training.preference import post_train
+from genrec.training.teacher import Teacher
 from genrec.training.trainer import TrainingResult, train
 
 log = logging.getLogger(__name__)
@@ -54,8 +56,9 @@ def learn_language_model(
     work: Path,
     embedder: ItemEmbedder,
     exclude_seen: bool,
+    teacher: Teacher | None = None,
 ) -> tuple[BeamRanker, TrainingResult]:
-    """A language model that writes codes, trained."""
+    """A language model that writes codes, trained. teacher: what the recipe's training.teacher names."""
     sizes, history = snapshot.index.sizes, recipe.training.max_history
     build = build_encoder_decoder if recipe.model.architecture == ENCODER_DECODER else build_decoder
     named = Named(snapshot.codes, item_texts(tables.catalogue, recipe)) if recipe.model.new_rows == "text" else None
@@ -64,6 +67,8 @@ def learn_language_model(
     most = recipe.model.lead + (recipe.model.queries or len(sizes)) * history + len(sizes)
     width = snapshot.vectors.shape[1]
     model, layout = build(recipe.model, sizes, most, named, width)
+    if recipe.model.new_rows == "vectors":
+        begin_at_centroids(model, layout, snapshot.codes, snapshot.vectors)
     if (encoder := encoder_of(model)) is not None:
         content = width - embedder.collaborative_width
         align(encoder, split.train, snapshot.vectors, content, recipe.model.item_encoder_epochs, recipe.seed)
@@ -75,7 +80,7 @@ def learn_language_model(
     logs = recipe.training.logging_folder or f"{work.parent}-logs"
     trained = train(
         model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
-        recipe.seed, snapshot.vectors, mix, user_index,
+        recipe.seed, snapshot.vectors, mix, user_index, teacher,
     )  # fmt: skip
     if recipe.post_training.method:
         post = post_train(

@@ -179,6 +179,7 @@ class Recipe:
                     "several processes then keep a copy of the model each."
                 )
         self._check_item_encoder()
+        self._check_teacher()
         if self.text.seed:
             raise SettingError("text.seed cannot be set: the recipe's seed is everybody's.")
         self._check_one_pass()
@@ -216,6 +217,28 @@ class Recipe:
                     "them out (training.targets_per_user says how many items of a history are learned)."
                 )
 
+    def _check_teacher(self) -> None:
+        """Refuse a teacher beside what has other examples than plain histories of codes, and settings of none."""
+        training, usual = self.training, TrainingConfig()
+        if not training.teacher:
+            for name in ("teacher_weight", "teacher_items"):
+                if getattr(training, name) != getattr(usual, name):
+                    raise SettingError(
+                        f"training.{name} is {getattr(training, name)}, and there is no teacher. Set training.teacher to the "
+                        "folder of a bundle, or leave it out."
+                    )
+            return
+        for name, set_too in {
+            "the section tasks": self.tasks.aligned,
+            "training.distillation": training.distillation > 0,
+            **{f"model.{name}": bool(getattr(self.model, name)) for name in ("user_index", "user_adapter", "item_encoder")},
+        }.items():
+            if set_too:
+                raise SettingError(
+                    f"training.teacher is asked about plain histories of codes, and {name} learns from more. Leave one of "
+                    "them out."
+                )
+
     def _check_tasks(self) -> None:
         """Refuse tasks with words where the model has none, or would not read them."""
         if self.tasks == TasksConfig():
@@ -250,6 +273,7 @@ class Recipe:
             "model.pretrained": self.model.pretrained is not None,
             "model.head_size": self.model.head_size is not None,
             "training.distillation": self.training.distillation != usual.distillation,
+            "training.teacher": bool(self.training.teacher),
             "training.warmup": self.training.warmup != usual.warmup,
             "training.precision": self.training.precision == "bf16",
             **{

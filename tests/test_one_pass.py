@@ -307,19 +307,37 @@ def test_a_language_model_generates_and_a_one_pass_model_scores(
     assert results[0].to_dict()["metrics"] == metrics["test"][0]["metrics"]
 
 
-def test_a_scorer_that_may_know_the_answers_is_refused(
-    bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path
+@pytest.mark.parametrize("name", ["fused", "bundle"])
+def test_a_language_model_is_taught_by_another_bundle(
+    name: str, bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path
 ) -> None:
-    def asked(scorer: Path, **more: str) -> None:
-        recipe = load_recipe(overrides=QUICK | VOTES_OF_ALL | {"fusion.scorer": str(scorer)} | more)
+    """By a one-pass model with its votes, or by a language model: it is another than one that nobody taught."""
+    asked = {"training.teacher": str(bundle if name == "bundle" else bundles[name]), "model.new_rows": "vectors"}
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | asked))
+    with_it, alone = (read_bundle(folder) for folder in (out, bundle))
+    assert with_it.manifest["recipe"]["training"]["teacher"] == asked["training.teacher"]
+    assert {path.name for path in out.iterdir()} == {path.name for path in bundle.iterdir()}, "nothing of it is kept"
+    assert with_it.metrics["weights"] == alone.metrics["weights"]
+    assert with_it.metrics["test"][0]["metrics"] != alone.metrics["test"][0]["metrics"]
+    assert len(Recommender.load(out).recommend([[]], k=5)[0]) == 5
+
+
+@pytest.mark.parametrize("setting", ["fusion.scorer", "training.teacher"])
+def test_a_bundle_that_may_know_the_answers_is_refused(
+    setting: str, bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path
+) -> None:
+    def asked(folder: Path, **more: str) -> None:
+        votes = VOTES_OF_ALL if setting == "fusion.scorer" else {}
+        recipe = load_recipe(overrides=QUICK | votes | {setting: str(folder)} | more)
         fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
 
-    with pytest.raises(SettingError, match="other tables or another split"):
+    with pytest.raises(SettingError, match=rf"of {setting} was fitted on other tables or another split"):
         asked(bundles["one_pass"], **{"data.split": "global-time"})
-    with pytest.raises(SettingError, match="must be the bundle of a one-pass model"):
-        asked(bundle)
     with pytest.raises(BundleError, match="nowhere"):
         asked(tmp_path / "nowhere")
+    if setting == "fusion.scorer":
+        with pytest.raises(SettingError, match="must be the bundle of a one-pass model"):
+            asked(bundle)
 
 
 def test_vectors_lie_in_the_bundle_only_where_the_model_reads_them(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ class ModelConfig:
     lora_rank: rank of the LoRA adapters of a pretrained model; 0 trains all its weights (with item_encoder, none but the new
     rows). dora: whether the adapters are DoRA's, which learn the length of each weight vector apart.
     quantization: bits of the weights that LoRA leaves as they are, "8bit" or "4bit" (QLoRA; needs the extra quantization),
-    None for 32; the saved model has 32 either way. new_rows: where the rows of the codes begin in a pretrained model, at
-    the "mean" of all words, or each at the mean of the words in the "text" of its items.
+    None for 32; the saved model has 32 either way. new_rows: where the rows of the codes begin: in a pretrained model at
+    the "mean" of all words, or each at the mean of the words in the "text" of its items; in one from scratch at random
+    ("mean"), or each at the mean of the "vectors" of its items.
     hidden_size: width of a model from scratch. layers: its depth; an encoder-decoder has so many layers in each stack.
     heads: attention heads per layer. head_size: width of a head; None for hidden_size / heads. feed_forward: width of its
     feed-forward blocks. discrec: whether an encoder-decoder from scratch mixes what the codes of an item say together into
@@ -39,7 +40,7 @@ class ModelConfig:
     lora_rank: int = 16
     dora: bool = False
     quantization: Literal["8bit", "4bit"] | None = None
-    new_rows: Literal["mean", "text"] = "mean"
+    new_rows: Literal["mean", "text", "vectors"] = "mean"
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
@@ -60,9 +61,14 @@ class ModelConfig:
         for name in ("hidden_size", "layers", "heads", "feed_forward"):
             check_integer(name, getattr(self, name), 1)
         check_integer("lora_rank", self.lora_rank, 0)
-        check_choice("model.new_rows", self.new_rows, ["mean", "text"])
+        check_choice("model.new_rows", self.new_rows, ["mean", "text", "vectors"])
         if self.new_rows == "text" and self.pretrained is None:
             raise SettingError("model.new_rows 'text' needs a model that knows words. Set model.pretrained, or leave it out.")
+        if self.new_rows == "vectors" and (self.pretrained is not None or self.architecture == ONE_PASS):
+            raise SettingError(
+                "model.new_rows 'vectors' is of a language model from scratch: beside the rows of known words, begin at the "
+                "words of the items ('text') or at the 'mean'. A one-pass model reads vectors as they are."
+            )
         for name, wanted in (("dora", self.dora), ("quantization", self.quantization)):
             if wanted and (self.pretrained is None or not self.lora_rank):
                 raise SettingError(

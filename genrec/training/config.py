@@ -22,6 +22,9 @@ class TrainingConfig:
     three times as long as a decoder's, and all make it seven times as long where histories are short and far longer where they
     are long. distillation: weight of a loss that lets the model's state after an item's codes tell the item's vector, of which
     the codes are a part (UNGER's second stage); 0 for none.
+    teacher: folder of a bundle, of a one-pass model say, whose recommendations are learned beside what came next; "" for none.
+    It must be fitted on the same tables and the same split. teacher_weight: its part of what is learned, beside what came.
+    teacher_items: how many of its best items are learned at each place.
     accumulation_steps: batches whose gradients are added up to one step; a step then reads so many times batch_tokens.
     gradient_checkpointing: keep less of each layer for the way back and compute it again, slower in less memory. report_to:
     names of the Trainer's reporters, such as "tensorboard", "wandb", "mlflow" or "trackio", whose packages must be installed.
@@ -42,6 +45,9 @@ class TrainingConfig:
     targets_per_user: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     distillation: float = 0.0
+    teacher: str = ""
+    teacher_weight: float = 0.5
+    teacher_items: int = 100
     accumulation_steps: int = 1
     gradient_checkpointing: bool = False
     report_to: tuple[str, ...] = ()
@@ -66,6 +72,12 @@ class TrainingConfig:
         for name in ("weight_decay", "distillation"):
             if not getattr(self, name) >= 0:
                 raise SettingError(f"training.{name} must be 0 or more, got {getattr(self, name)}.")
+        check_integer("training.teacher_items", self.teacher_items, 1, 4096)
+        if not 0 < self.teacher_weight <= 1:
+            raise SettingError(
+                f"training.teacher_weight must be above 0 and at most 1, got {self.teacher_weight}. For no teacher, leave "
+                "training.teacher out."
+            )
         if self.distillation and self.accumulation_steps > 1:
             raise SettingError(
                 "training.distillation tells an item from the others of its batch, so batches added up are no larger batch. "

@@ -54,6 +54,7 @@ from genrec.training.processes import ShareCollator, Shares
 from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
+from genrec.training.teacher import TaughtCollator, TaughtExamples, Teacher, taught_loss
 from genrec.training.user_index import ToldBatches, ToldCollator, ToldTargets, ToldWindows
 
 log = logging.getLogger(__name__)
@@ -136,8 +137,10 @@ class RecommendationTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The language model's loss over all that is learned in a step, by whatever process and in whatever part of it; and
-        where the model has a head for it, that of distillation."""
+        """The language model's loss over all that is learned in a step, by whatever process and in whatever part of it; what a
+        teacher says of it; and where the model has a head for it, that of distillation."""
+        if "taught_tokens" in inputs:
+            return self.taught(model, inputs, return_outputs, num_items_in_batch)
         if (soft := self.soft_tokens(inputs)) is not None:
             inputs |= read_inputs(self.accelerator.unwrap_model(model), inputs.pop("input_ids"), soft)
         if self.ranker.model.config.is_encoder_decoder:  # T5's own is the mean of what it sees at once
@@ -152,6 +155,18 @@ class RecommendationTrainer(Trainer):
         inputs = inputs | {"output_hidden_states": True}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         loss = loss + self.accelerator.unwrap_model(model).distillation(outputs.hidden_states[-1], items)
+        return (loss, outputs) if return_outputs else loss
+
+    def taught(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, learned: Any) -> Any:
+        """`compute_loss` of lessons instead of labels alone."""
+        tokens, shares, labels = (inputs.pop(name) for name in ("taught_tokens", "taught_shares", "labels"))
+        if self.ranker.model.config.is_encoder_decoder:
+            outputs = model(**inputs, labels=labels)
+            total = taught_loss(outputs.logits, labels, tokens, shares)
+        else:  # a token is what the place before it says
+            outputs = model(**inputs)
+            total = taught_loss(outputs.logits[:, :-1], labels[:, 1:], tokens[:, 1:], shares[:, 1:])
+        loss = total * processes.count() / learned
         return (loss, outputs) if return_outputs else loss
 
     def soft_tokens(self, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -196,15 +211,16 @@ def train(
     vectors: np.ndarray | None = None,
     mix: Mix | None = None,
     user_index: UserIndex | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainingResult:
     """Train `model`, a decoder or an encoder-decoder, in place and leave it at its best validation score. Checkpoints live in
     `folder`.
 
-    snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the items
-    [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. user_index: of a layout
-    that has one. Raises `SettingError` for a split or a mix that this model cannot be trained on. Of several processes, each
-    calls this with the same arguments; at the end the model is trained in all of them, but with `config.fsdp` in the first one
-    alone.
+    snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the
+    items [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. user_index: of
+    a layout that has one. teacher: of the same items, whose lists are learned beside plain histories. Raises `SettingError`
+    for a split or a mix that this model cannot be trained on. Of several processes, each calls this with the same
+    arguments; at the end the model is trained in all of them, but with `config.fsdp` in the first one alone.
     """
     processes.join()
     sharded = check_processes(config)
@@ -220,6 +236,11 @@ def train(
     else:
         check_length(model, mix)
         examples, batches, collator = mix, MixBatches(mix, config.batch_tokens, seed), MixCollator(layout.pad)
+    if teacher is not None:
+        assert isinstance(examples, HistoryWindows | HistoryTargets)
+        lists = teacher.lists(split.train, config.teacher_items, exclude_seen)
+        collator = TaughtCollator(collator, lists, split.train.items, snapshot.codes, layout, config.teacher_weight)
+        examples = TaughtExamples(examples)
     questions = split.validation.sample(config.validation_users, seed)
     if not len(questions):
         raise SettingError("Training needs validation questions to stop on, and the split has none: every user is too short.")

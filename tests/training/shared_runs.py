@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from test_teacher import Always
 from test_training import CODES, SIZES, walkers
 
 from genrec.decoding.snapshot import Snapshot
@@ -23,17 +24,20 @@ from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.training import processes
 from genrec.training.config import TrainingConfig
+from genrec.training.teacher import Teacher
 from genrec.training.trainer import MarkComplete, train
 
 
 @dataclass(frozen=True)
 class Run:
-    """killed: it dies after its first epoch, and is started again. told: it reads a user index, and soft tokens."""
+    """killed: it dies after its first epoch, and is started again. told: it reads a user index, and soft tokens. taught: by
+    another recommender."""
 
     architecture: str = "decoder"
     dropout: float = 0.0  # what is drawn differs between one process and several
     killed: bool = False
     told: bool = False
+    taught: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -42,6 +46,7 @@ RUNS = {
     "ddp": Run(),
     "ddp-t5": Run("encoder-decoder", settings={"learning_rate": 1e-3}),
     "ddp-told": Run(told=True, settings={"max_history": 4}),
+    "ddp-taught": Run(taught=True),
     "ddp-whole": Run(dropout=0.1),
     "ddp-killed": Run(dropout=0.1, killed=True),
     "fsdp": Run(settings=SHARDED),
@@ -66,7 +71,8 @@ def run(folder: Path, asked: Run) -> None:
         config, split = TrainingConfig(**(quick | asked.settings)), walkers(16)
         snapshot = replace(Snapshot.of(CODES, SIZES), vectors=vectors)
         index = UserIndex.fit(split.train, vectors, shape.user_index, 0) if asked.told else None
-        train(model, layout, snapshot, split, config, folder / "work", False, user_index=index)
+        train(model, layout, snapshot, split, config, folder / "work", False, user_index=index,
+              teacher=Teacher(Always(1), np.arange(len(CODES))) if asked.taught else None)  # fmt: skip
         return model
 
     if asked.killed:

@@ -24,6 +24,7 @@ from genrec.training.config import TrainingConfig
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
 from genrec.training.targets import TargetCollator
+from genrec.training.teacher import Teacher
 from genrec.training.trainer import TrainingResult, train
 
 CODES = np.array([[a, b] for a in range(4) for b in range(4)])
@@ -45,6 +46,7 @@ def run(
     architecture: str = "decoder",
     dropout: float = 0.1,
     index: tuple[int, ...] = (),
+    teacher: Teacher | None = None,
     **settings: object,
 ) -> tuple[torch.nn.Module, TrainingResult]:
     quick = {"epochs": 4, "batch_tokens": 256, "learning_rate": 0.01, "validation_users": 50, "validation_beam": 16}
@@ -62,7 +64,7 @@ def run(
     model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
     split, snapshot = split or walkers(), replace(Snapshot.of(CODES, SIZES), vectors=vectors)
     user_index = UserIndex.fit(split.train, vectors, index, 0) if index and vectors is not None else None
-    result = train(model, layout, snapshot, split, config, folder, False, 0, vectors, user_index=user_index)
+    result = train(model, layout, snapshot, split, config, folder, False, 0, vectors, user_index=user_index, teacher=teacher)
     return model, result
 
 

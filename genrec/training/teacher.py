@@ -1,0 +1,130 @@
+"""A teacher: at every place of a training history, a language model also learns what another recommender would have said there.
+
+In: a bundle's ranker, the training events, the codes. Out: what each batch is to learn; the loss.
+
+Of all that might have come next, one item did. The teacher says how likely the others were, which a one-pass model knows better
+than a language model of few weights: it asks for whole items. Of its best items a code of a level learns from those that share
+the codes before it, so the language model is taught P(code | history, codes before), and P(item | history) with it. The teacher
+is asked once, before the training; serving never sees it. Source: knowledge distillation (arXiv 1503.02531), of ranked lists
+(arXiv 1809.07428); here with the item that came beside the list, and level by level.
+
+Legend: `E` training events, `K` items of a list, `N` items, `L` levels, `P` items that a batch learns, `B` rows of a batch, `T`
+tokens of a row, `V` tokens of the vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from genrec.data.interactions import Histories
+from genrec.data.mapped import large_array
+from genrec.decoding.one_pass import OnePassRanker
+from genrec.decoding.ranker import BeamRanker
+from genrec.models.tokens import TokenLayout
+from genrec.training.examples import IGNORED, HistoryWindows
+from genrec.training.targets import HistoryTargets
+
+ASKED = 4096  # prefixes of histories that the teacher is asked about at once
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """ranker: of the bundle that teaches. rows: int64 [N], its row of each of our items."""
+
+    ranker: OnePassRanker | BeamRanker
+    rows: np.ndarray
+
+    def lists(self, histories: Histories, most: int, exclude_seen: bool) -> "Lists":
+        """What it recommends before each event of the histories, of what came before it. exclude_seen: whether it leaves out
+        what was there before, as serving will."""
+        ours = np.empty(len(self.rows), np.int64)
+        ours[self.rows] = np.arange(len(self.rows))
+        events = len(histories.items)
+        rows, shares = (large_array(events * most, kind).reshape(events, most) for kind in (np.int32, np.float32))
+        theirs = Histories(histories.user_ids, histories.indptr, self.rows[histories.items], histories.times)
+        for start in tqdm(range(0, events, ASKED), desc="Asking the teacher"):
+            some = np.arange(start, min(start + ASKED, events))
+            users = np.searchsorted(histories.indptr, some, "right") - 1
+            found, scores = self.ranker.rank(theirs.select(users, some - histories.indptr[users]), most, exclude_seen)
+            rows[some] = np.where(found >= 0, ours[found], -1)
+            shares[some] = torch.from_numpy(scores).softmax(dim=1).nan_to_num()
+        return Lists(rows, shares)
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """rows: int32 [E, K], a teacher's best items before each event, -1 where it had fewer. shares: float32 [E, K], how likely
+    it holds each of them, 1 in all."""
+
+    rows: np.ndarray
+    shares: np.ndarray
+
+
+class TaughtExamples(Dataset):
+    """The examples of a decoder or of an encoder-decoder, each with the events that are learned from it, int64 [n]."""
+
+    def __init__(self, examples: HistoryWindows | HistoryTargets) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, number: int) -> tuple[Any, np.ndarray]:
+        if isinstance(self.examples, HistoryTargets):
+            return self.examples[number], np.array([number])
+        return self.examples[number], np.arange(self.examples.begin[number], self.examples.stop[number])
+
+
+class TaughtCollator:
+    """What `collate` makes of the examples, with `taught_tokens`, int64 [B, T, 1 + K], and `taught_shares`, float32 of the
+    same shape: for each label, it and what the teacher would have there, and how much of the lesson each is, 1 in all.
+
+    items: int64 [E], what came. weight: the teacher's part of a lesson, from 0 to 1; 0 where none of its items is left.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[list[Any]], dict[str, Tensor]],
+        lists: Lists,
+        items: np.ndarray,
+        codes: np.ndarray,
+        layout: TokenLayout,
+        weight: float,
+    ) -> None:
+        self.collate, self.lists, self.items, self.weight = collate, lists, items, weight
+        self.tokens = layout.to_tokens(codes)
+
+    def __call__(self, some: list[tuple[Any, np.ndarray]]) -> dict[str, Tensor]:
+        examples, events = zip(*some, strict=True)
+        batch = self.collate(list(examples))
+        learned = (batch["labels"] != IGNORED).numpy()
+        tokens, shares = self.lessons(np.concatenate(events))
+        shape = (*learned.shape, tokens.shape[-1])
+        places, parts = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        places[learned], parts[learned] = tokens.reshape(-1, shape[-1]), shares.reshape(-1, shape[-1])
+        return batch | {"taught_tokens": torch.from_numpy(places), "taught_shares": torch.from_numpy(parts)}
+
+    def lessons(self, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of some events: tokens, int64 [P, L, 1 + K], and their shares."""
+        rows, right = self.lists.rows[events], self.tokens[self.items[events]][:, :, None]
+        others = self.tokens[rows].transpose(0, 2, 1)
+        agree = np.logical_and.accumulate(others == right, axis=1)  # whether an item has the codes up to a level, it included
+        before = np.concatenate([np.ones_like(agree[:, :1]), agree[:, :-1]], axis=1)
+        shares = np.where(before & (rows >= 0)[:, None], self.lists.shares[events][:, None], 0)
+        mass = shares.sum(axis=2, keepdims=True)
+        shares = np.divide(self.weight * shares, mass, out=np.zeros_like(shares), where=mass > 0)
+        return np.concatenate([right, others], axis=2), np.concatenate([1 - shares.sum(axis=2, keepdims=True), shares], axis=2)
+
+
+def taught_loss(logits: Tensor, labels: Tensor, tokens: Tensor, shares: Tensor) -> Tensor:
+    """The cross-entropy to what is taught, summed over all labels. logits: [B, T, V], of what stands in labels [B, T], tokens
+    and shares [B, T, 1 + K]."""
+    logits = logits.float()
+    losses = logits.logsumexp(dim=2) - (logits.gather(2, tokens) * shares).sum(dim=2)
+    return losses[labels != IGNORED].sum()
