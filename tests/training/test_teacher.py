@@ -16,6 +16,7 @@ from genrec.data.splits import leave_one_out
 from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 from genrec.recipe import load_recipe
+from genrec.training import teacher as teacher_module
 from genrec.training.examples import IGNORED, Collator, HistoryWindows
 from genrec.training.targets import HistoryTargets, TargetCollator
 from genrec.training.teacher import Lists, TaughtCollator, TaughtExamples, Teacher, taught_loss
@@ -96,19 +97,22 @@ def test_a_lesson_is_how_the_teacher_goes_on_from_the_codes_before(data: st.Data
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_loss_is_the_cross_entropy_to_the_lesson() -> None:
+@pytest.mark.parametrize("cells", [1, 20, 10**6])
+def test_the_loss_is_the_cross_entropy_to_the_lesson(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows are worked on at once."""
+    monkeypatch.setattr(teacher_module, "CPU_CELLS", cells)
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 9, requires_grad=True)
-    labels = torch.tensor([[IGNORED, 2, 5], [IGNORED, IGNORED, 7]])
-    tokens = torch.tensor([[[0, 0], [2, 4], [5, 5]], [[0, 0], [0, 0], [7, 1]]])
-    shares = torch.tensor([[[0, 0], [0.5, 0.5], [0.3, 0.7]], [[0, 0], [0, 0], [0.2, 0.8]]])
-    loss = taught_loss(logits, labels, tokens, shares)
+    labels = torch.tensor([[IGNORED, 2, 5], [IGNORED, 4, 7]])
+    tokens = torch.tensor([[[1, 3], [2, 4], [5, 5]], [[0, 0], [4, 0], [7, 1]]])
+    shares = torch.tensor([[[0.5, 0.5], [0.5, 0.5], [0.3, 0.7]], [[0, 0], [1, 0], [0.2, 0.8]]])
+    loss = 3 * taught_loss(logits, labels, tokens, shares)
     [gradient] = torch.autograd.grad(loss, logits)
     target = torch.zeros(2, 3, 9).scatter_add(2, tokens, shares)
     other = logits.detach().clone().requires_grad_()
     expected = cross_entropy(other.flatten(0, 1), target.flatten(0, 1), reduction="none")[labels.flatten() != IGNORED].sum()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected, other)[0])
+    torch.testing.assert_close(loss, 3 * expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(3 * expected, other)[0])
 
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
