@@ -5,12 +5,13 @@
 
 All rows have the codes, the histories and the settings of training of one shipped recipe; what differs is in ROWS:
 
-- "next item": the recipe, a decoder from scratch that learns what comes next. "T5": an encoder-decoder of as many weights.
-  "DiscRec": that T5 with DiscRec's branches, which are more weights.
+- "next item": the recipe, a decoder from scratch that learns what comes next. "random rows", "vector rows": where its codes
+  begin. "taught ...": it also learns what the bundle of --teacher recommends (genrec fit on the same tables, such as with
+  fused.yaml). "T5": an encoder-decoder of as many weights. "DiscRec": that T5 with DiscRec's branches, which are more weights.
 - "base ...": a decoder of the same layers, trained here on the catalogue's texts (seed 0, BASE) to know its words, then on
   histories, all weights, and without dropout, which a pretrained model has none of; with "text rows" codes begin at the words
-  of their items; with "mix" it also learns the tasks of lc_rec.yaml. "LoRA ...": of this base, adapters (with dropout) and new
-  rows alone are trained.
+  of their items; with "mix" it also learns LC-Rec's tasks (MIX). "LoRA ...": of this base, adapters (with dropout) and new rows
+  alone are trained.
 - "... DPO", "... GRPO": a training on its own lists behind it.
 
 Each row is fitted once per seed and asked the test questions. Seeds are the network's: codes and base are made once. Fits that
@@ -25,7 +26,7 @@ longer).
 import argparse
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +51,40 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 FLOOR = "cooccurrence-tfidf"
-# In the place of `BASE_FOLDER` stands the base that is made here, and `MIX` is the section tasks of lc_rec.yaml.
-BASE_FOLDER, MIX = "the base", "the mix"
+BASE_FOLDER, TEACHER = "the base", "the teacher"  # in their places stand the base that is made here, and --teacher
+# Examples for each window of plain history. By the weights of lc_rec.yaml an epoch of Beauty reads 27 times the tokens of plain
+# histories alone, most of them in long prompts of titles; with these, 5 times.
+MIX = {
+    "tasks.prompted_next_item": 0.25,
+    "tasks.text_to_codes": 0.5,
+    "tasks.codes_to_text": 0.5,
+    "tasks.codes_to_title": 0.25,
+    "tasks.titles_to_codes": 0.1,
+    "tasks.search": 0.05,
+    "tasks.preference": 0.05,
+}
 WHOLE: dict[str, Any] = {"model.pretrained": BASE_FOLDER, "model.lora_rank": 0}
 LORA: dict[str, Any] = {"model.pretrained": BASE_FOLDER, "model.lora_rank": 16}
 # As many weights as 4 layers of a decoder with width 128 and feed-forward 512, those of beauty.yaml and office.yaml.
 T5: dict[str, Any] = {"model.architecture": "encoder-decoder", "model.layers": 2, "model.feed_forward": 640}
 ROWS: dict[str, dict[str, Any]] = {
     "next item": {},
+    "random rows": {"model.new_rows": "mean"},
+    "vector rows": {"model.new_rows": "vectors"},
+    "taught, random rows": {"model.new_rows": "mean", "training.teacher": TEACHER},
+    "taught, vector rows": {"model.new_rows": "vectors", "training.teacher": TEACHER},
     "next item, DPO": {"post_training.method": "dpo"},
     "next item, GRPO": {"post_training.method": "grpo"},
     "T5": T5,
     "DiscRec": T5 | {"model.discrec": True},
     "base": WHOLE,
     "base, text rows": WHOLE | {"model.new_rows": "text"},
-    "base, mix": WHOLE | {"tasks": MIX},
-    "base, text rows, mix": WHOLE | {"model.new_rows": "text", "tasks": MIX},
+    "base, mix": WHOLE | MIX,
+    "base, text rows, mix": WHOLE | MIX | {"model.new_rows": "text"},
     "LoRA": LORA,
     "LoRA, text rows": LORA | {"model.new_rows": "text"},
-    "LoRA, mix": LORA | {"tasks": MIX},
-    "LoRA, text rows, mix": LORA | {"model.new_rows": "text", "tasks": MIX},
+    "LoRA, mix": LORA | MIX,
+    "LoRA, text rows, mix": LORA | MIX | {"model.new_rows": "text"},
     "DoRA": LORA | {"model.dora": True},
     "LoRA 64": LORA | {"model.lora_rank": 64},
 }
@@ -85,10 +100,13 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPES / "beauty.yaml", help="of a decoder from scratch")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of all rows")
+    parser.add_argument("--teacher", type=Path, help="bundle that the taught rows learn from")
     parser.add_argument("--reference", help="the row that the others are tested against (the first)")
     parser.add_argument("--max-questions", type=int, help="test questions drawn, instead of all")
     parser.add_argument("rows", nargs="+", choices=list(ROWS), metavar="ROW", help=", ".join(map(repr, ROWS)))
     arguments = parser.parse_args(given)
+    if arguments.teacher is None and any(ROWS[row].get("training.teacher") for row in arguments.rows):
+        parser.error("A taught row needs --teacher, a bundle of the same tables.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     recipe = load_recipe(arguments.recipe, settings | {"evaluation.baselines": [FLOOR]})
@@ -126,9 +144,8 @@ def fitted(row: str, seed: int, catalogue: Catalogue, recipe: Recipe, arguments:
     changes = dict(ROWS[row])
     if changes.get("model.pretrained") == BASE_FOLDER:
         changes["model.pretrained"] = str(base(catalogue, recipe, arguments.out / "base"))
-    if changes.pop("tasks", None) == MIX:
-        tasks = load_recipe(RECIPES / "lc_rec.yaml").tasks
-        changes |= {f"tasks.{name}": value for name, value in asdict(tasks).items() if value is not None}
+    if changes.get("training.teacher") == TEACHER:
+        changes["training.teacher"] = str(arguments.teacher)
     asked = {"seed": seed, "evaluation.baselines": [], "evaluation.max_questions": 1}
     given = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     fit(**tables, out=out, recipe=load_recipe(arguments.recipe, given | asked | changes), codes=codes)

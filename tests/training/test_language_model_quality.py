@@ -32,7 +32,7 @@ def test_rows_are_fitted_once_and_compared_and_other_settings_are_refused(
     rows = ["next item", "T5", "DiscRec", "base, text rows, mix", "LoRA"]
     settings = [f"{name}={value}" for name, value in SMALL.items() if not name.startswith("evaluation")]
 
-    def run(*more: str) -> str:
+    def run(*more: str, rows: list[str] = rows) -> str:
         script.main([*rows, "--items", str(items), "--interactions", str(events), "--out", str(tmp_path / "runs"),
                      "--max-questions", "20", "--set", *settings, *more])  # fmt: skip
         return capsys.readouterr().out
@@ -43,6 +43,10 @@ def test_rows_are_fitted_once_and_compared_and_other_settings_are_refused(
     for name in [*rows, script.FLOOR]:
         assert name in comparison
     assert "reference" in next(line for line in comparison.splitlines() if line.startswith("| next item"))
+    with pytest.raises(SystemExit):
+        run(rows=["taught, vector rows"])
+    assert "needs --teacher" in capsys.readouterr().err
+    assert "taught, vector rows" in run("--teacher", str(tmp_path / "runs" / "next_item-0"), rows=["taught, vector rows"])
     monkeypatch.setattr(script, "fit", None)  # whoever fits again fails
     assert run().splitlines()[-len(rows) :] == said.splitlines()[-len(rows) :], "the same costs of the same fits"
     with pytest.raises(SystemExit):

@@ -133,9 +133,9 @@ def test_what_a_batch_is_taught_stands_where_its_labels_stand(architecture: str)
     assert set(events) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(("architecture", "epochs", "rate"), [("decoder", 8, 0.01), ("encoder-decoder", 20, 0.005)])
+@pytest.mark.parametrize(("architecture", "rate", "least"), [("decoder", 0.01, 0.6), ("encoder-decoder", 0.003, 0.45)])
 def test_a_model_learns_what_its_teacher_says_and_its_histories_do_not(
-    architecture: str, epochs: int, rate: float, tmp_path: Path
+    architecture: str, rate: float, least: float, tmp_path: Path
 ) -> None:
     """Training events are drawn at random; what is asked at the end is three items further, as the teacher has it."""
     random, histories = np.random.default_rng(0), []
@@ -143,12 +143,12 @@ def test_a_model_learns_what_its_teacher_says_and_its_histories_do_not(
         walk = random.permutation(16)[:length]
         histories.append(np.concatenate([walk, (walk[-1] + [3, 6]) % 16]))
     split = leave_one_out(Histories.from_lists(histories))
-    settings: dict[str, Any] = {"architecture": architecture, "epochs": epochs, "learning_rate": rate, "dropout": 0.0}
-    settings |= {"patience": epochs, "targets_per_user": 0}
+    settings: dict[str, Any] = {"architecture": architecture, "learning_rate": rate, "dropout": 0.0, "epochs": 12}
+    settings |= {"patience": 12, "targets_per_user": 0}
     _, alone = run(tmp_path / "alone", split, **settings)
     _, taught = run(tmp_path / "taught", split, teacher=teacher(3), teacher_weight=1.0, **settings)
-    assert alone.best < 0.45
-    assert taught.best > 0.65
+    assert alone.best < 0.4
+    assert taught.best > least
 
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
