@@ -104,7 +104,7 @@ def fit(
     report_leaks(leaks)
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
     scorer = _open_scorer(recipe, tables) if recipe.fusion.scorer else None
-    teacher = Teacher(*_open("training.teacher", recipe.training.teacher, recipe, tables)) if recipe.training.teacher else None
+    teacher = _open_teacher(recipe, tables) if recipe.training.teacher else None
     made_with = {} if published is None else {"codes": published.table.hash}
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite) if processes.is_first() else out / WORK
     exclude_seen = recipe.decoding.exclude_seen
@@ -225,6 +225,13 @@ def _open_scorer(recipe: Recipe, tables: Tables) -> OnePassRanker:
     if not isinstance(ranker, OnePassRanker):
         raise SettingError(f"fusion.scorer must be the bundle of a one-pass model, {recipe.fusion.scorer} holds another.")
     return over_rows(ranker, rows)
+
+
+def _open_teacher(recipe: Recipe, tables: Tables) -> Teacher:
+    """What the recipe's training.teacher names. Raises as `_open`."""
+    ranker, rows = _open("training.teacher", recipe.training.teacher, recipe, tables)
+    ranker.fusion = None  # votes are made of the very events that the teacher is asked about, and would tell what came
+    return Teacher(ranker, rows)
 
 
 def _open(setting: str, folder: str, recipe: Recipe, tables: Tables) -> tuple[OnePassRanker | BeamRanker, np.ndarray]:
