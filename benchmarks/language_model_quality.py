@@ -35,6 +35,7 @@ import torch
 import yaml
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.bundle import read_bundle
 from genrec.data.catalogue import Catalogue
 from genrec.embedding.text import default_template, render
 from genrec.evaluation.compare import compare, comparison_table
@@ -137,14 +138,18 @@ def fitted(row: str, seed: int, catalogue: Catalogue, recipe: Recipe, arguments:
     """The bundle of a row, where it is not there yet made with the codes and the base of all."""
     tables = {"items": arguments.items, "interactions": arguments.interactions}
     out, codes = arguments.out / f"{row.replace(', ', '-').replace(' ', '_')}-{seed}", arguments.out / "codes"
+    taught = ROWS[row].get("training.teacher") == TEACHER
     if (out / MANIFEST).exists():
+        made_with, teacher = read_bundle(out).manifest["made_with"], read_bundle(arguments.teacher).hash if taught else None
+        if made_with.get("training.teacher") != teacher:
+            raise SystemExit(f"{out} was taught by another bundle than {arguments.teacher}. Give another --out.")
         return out
     if not (codes / MANIFEST).exists():
         tokenize(**tables, out=codes, recipe=plain(recipe))
     changes = dict(ROWS[row])
     if changes.get("model.pretrained") == BASE_FOLDER:
         changes["model.pretrained"] = str(base(catalogue, recipe, arguments.out / "base"))
-    if changes.get("training.teacher") == TEACHER:
+    if taught:
         changes["training.teacher"] = str(arguments.teacher)
     asked = {"seed": seed, "evaluation.baselines": [], "evaluation.max_questions": 1}
     given = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in arguments.set)}

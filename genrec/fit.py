@@ -29,6 +29,7 @@ from genrec.bundle import (
     SCORER,
     USER_ADAPTER,
     USER_INDEX,
+    Bundle,
     ServingSettings,
     Settings,
     read_bundle,
@@ -63,7 +64,6 @@ from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors,
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
 from genrec.training.reporters import check_reporters
-from genrec.training.teacher import Teacher
 from genrec.training.trainer import check_processes
 
 log = logging.getLogger(__name__)
@@ -100,12 +100,15 @@ def fit(
         recipe, tables = with_recipe_of(recipe, published), in_order_of(tables, published)
     split = split_histories(tables.interactions.histories(tables.catalogue, recipe.data.unknown_items), recipe)
     codes_learned_from = None if published is None else learned_from(published)
-    leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from})
+    beside = _bundles_beside(recipe, tables)
+    codes_beside = {f"codes of {name}": bundle.manifest.get("codes_learned_from") for name, bundle in beside.items()}
+    leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from} | codes_beside)
     report_leaks(leaks)
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
-    scorer = _open_scorer(recipe, tables) if recipe.fusion.scorer else None
-    teacher = _open_teacher(recipe, tables) if recipe.training.teacher else None
-    made_with = {} if published is None else {"codes": published.table.hash}
+    scorer = _open_scorer(beside["fusion.scorer"], tables) if recipe.fusion.scorer else None
+    made_with = {name: bundle.hash for name, bundle in beside.items()}
+    if published is not None:
+        made_with["codes"] = published.table.hash
     work = _open_work(out, recipe, tables.hashes | made_with, overwrite) if processes.is_first() else out / WORK
     exclude_seen = recipe.decoding.exclude_seen
     if exclude_seen == "auto":
@@ -124,7 +127,7 @@ def fit(
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
     began = time.perf_counter()
     one_pass = recipe.model.architecture == ONE_PASS
-    learn = learn_one_pass if one_pass else partial(learn_language_model, teacher=teacher)
+    learn = learn_one_pass if one_pass else partial(learn_language_model, teacher=beside.get("training.teacher"))
     ranker, trained = learn(
         recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
@@ -193,6 +196,7 @@ def fit(
         metrics=metrics,
         about={
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
+            "made_with": made_with,
         },
         card=model_card(out.name, recipe, results, tables.hashes, table, layout),
         vectors=vectors if user_index or soft or vectors_read else None,
@@ -219,33 +223,28 @@ def _make(tables: Tables, split: Split, recipe: Recipe, work: Path) -> Published
     return made
 
 
-def _open_scorer(recipe: Recipe, tables: Tables) -> OnePassRanker:
-    """The one-pass model that votes, over the rows of these tables. Raises `SettingError` as `_open`, and for another model."""
-    ranker, rows = _open("fusion.scorer", recipe.fusion.scorer, recipe, tables)
+def _open_scorer(bundle: Bundle, tables: Tables) -> OnePassRanker:
+    """The one-pass model that votes, over the rows of these tables. Raises `SettingError` for another model."""
+    ranker = Recommender(bundle).ranker
     if not isinstance(ranker, OnePassRanker):
-        raise SettingError(f"fusion.scorer must be the bundle of a one-pass model, {recipe.fusion.scorer} holds another.")
-    return over_rows(ranker, rows)
+        raise SettingError(f"fusion.scorer must be the bundle of a one-pass model, {bundle.folder} holds another.")
+    return over_rows(ranker, bundle.catalogue.rows(tables.catalogue.item_ids))
 
 
-def _open_teacher(recipe: Recipe, tables: Tables) -> Teacher:
-    """What the recipe's training.teacher names. Raises as `_open`."""
-    ranker, rows = _open("training.teacher", recipe.training.teacher, recipe, tables)
-    ranker.fusion = None  # votes are made of the very events that the teacher is asked about, and would tell what came
-    return Teacher(ranker, rows)
-
-
-def _open(setting: str, folder: str, recipe: Recipe, tables: Tables) -> tuple[OnePassRanker | BeamRanker, np.ndarray]:
-    """The ranker of the bundle that a setting names, and its row of each item of these tables, int64 [N]. Raises `SettingError`
-    for one that may know more than the training part, or has other items, and `BundleError`."""
-    bundle = read_bundle(folder)
-    of_bundle, ours = bundle.manifest["data"], tables.hashes
-    same_split = bundle.settings.split == _split_settings(recipe)
-    if any(of_bundle[name] != ours[name] for name in ("items", "interactions")) or not same_split:
-        raise SettingError(
-            f"The bundle {folder} of {setting} was fitted on other tables or another split, and may have trained on what is "
-            "asked here. Fit it on the same tables with the same data section."
-        )
-    return Recommender(bundle).ranker, bundle.catalogue.rows(tables.catalogue.item_ids)
+def _bundles_beside(recipe: Recipe, tables: Tables) -> dict[str, Bundle]:
+    """The bundles that settings name, by setting. Raises `SettingError` for one that may know more than the training part, or
+    has other items, and `BundleError`."""
+    named = {"fusion.scorer": recipe.fusion.scorer, "training.teacher": recipe.training.teacher}
+    beside = {setting: read_bundle(folder) for setting, folder in named.items() if folder}
+    for setting, bundle in beside.items():
+        of_bundle, ours = bundle.manifest["data"], tables.hashes
+        same_split = bundle.settings.split == _split_settings(recipe)
+        if any(of_bundle[name] != ours[name] for name in ("items", "interactions")) or not same_split:
+            raise SettingError(
+                f"The bundle {bundle.folder} of {setting} was fitted on other tables or another split, and may have trained on "
+                "what is asked here. Fit it on the same tables with the same data section."
+            )
+    return beside
 
 
 def _split_settings(recipe: Recipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from genrec.bundle import Bundle
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split
@@ -35,13 +36,14 @@ from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import take_user_adapter
 from genrec.networks import seeded
 from genrec.recipe import Recipe
+from genrec.recommender import Recommender
 from genrec.tables import Tables
 from genrec.tasks import mix_of
 from genrec.training import processes
 from genrec.training.item_encoder import align
 from genrec.training.one_pass import train_one_pass
 from genrec.training.preference import post_train
-from genrec.training.teacher import Teacher
+from genrec.training.teacher import Lists, Teacher
 from genrec.training.trainer import TrainingResult, train
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def learn_language_model(
     work: Path,
     embedder: ItemEmbedder,
     exclude_seen: bool,
-    teacher: Teacher | None = None,
+    teacher: Bundle | None = None,
 ) -> tuple[BeamRanker, TrainingResult]:
     """A language model that writes codes, trained. teacher: what the recipe's training.teacher names."""
     sizes, history = snapshot.index.sizes, recipe.training.max_history
@@ -77,10 +79,11 @@ def learn_language_model(
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
         mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, weights_of(model) / 1e6, len(split.train))
+    lists = None if teacher is None else _lists(recipe, teacher, tables.catalogue, split.train, exclude_seen, work)
     logs = recipe.training.logging_folder or f"{work.parent}-logs"
     trained = train(
         model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
-        recipe.seed, snapshot.vectors, mix, user_index, teacher,
+        recipe.seed, snapshot.vectors, mix, user_index, lists,
     )  # fmt: skip
     if recipe.post_training.method:
         post = post_train(
@@ -93,6 +96,19 @@ def learn_language_model(
         plain, layout, snapshot, recipe.decoding.beam_width, history, user_index=user_index,
         user_adapter=take_user_adapter(plain), item_encoder=take_item_encoder(plain),
     ), trained  # fmt: skip
+
+
+def _lists(recipe: Recipe, teacher: Bundle, catalogue: Catalogue, train: Histories, exclude_seen: bool, work: Path) -> Lists:
+    """What the teacher recommends at every training event. Of several processes the first asks it, and the others read what it
+    wrote. Its votes are left out: they are made of the very events that it is asked about, and would tell what came."""
+    folder = work / "teacher"
+    if processes.is_first():
+        ranker = Recommender(teacher).ranker
+        ranker.fusion = None
+        asked = Teacher(ranker, teacher.catalogue.rows(catalogue.item_ids))
+        asked.lists(train, recipe.training.teacher_items, exclude_seen, folder)
+    processes.wait()
+    return Lists.load(folder)
 
 
 def _user_index(recipe: Recipe, train: Histories, snapshot: Snapshot, work: Path) -> UserIndex:

@@ -22,6 +22,7 @@ from genrec.models.one_pass.model import OnePassModel
 from genrec.recipe import Recipe, load_recipe
 from genrec.recommender import Recommender
 from genrec.training import one_pass
+from genrec.training.teacher import Teacher
 
 Shop = tuple[Catalogue, Interactions]
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
@@ -309,17 +310,44 @@ def test_a_language_model_generates_and_a_one_pass_model_scores(
 
 @pytest.mark.parametrize("name", ["fused", "bundle"])
 def test_a_language_model_is_taught_by_another_bundle(
-    name: str, bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path
+    name: str, bundles: dict[str, Path], bundle: Path, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a one-pass model with its votes, or by a language model: it is another than one that nobody taught."""
-    asked = {"training.teacher": str(bundle if name == "bundle" else bundles[name]), "model.new_rows": "vectors"}
-    out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | asked))
+    """By a one-pass model without its votes, or by a language model: it is another than one that nobody taught."""
+    asked: list[Any] = []
+    lists = Teacher.lists
+    monkeypatch.setattr(Teacher, "lists", lambda self, *more: asked.append(self.ranker) or lists(self, *more))
+    teaching = bundle if name == "bundle" else bundles[name]
+    recipe = load_recipe(overrides=QUICK | {"training.teacher": str(teaching)})
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
     with_it, alone = (read_bundle(folder) for folder in (out, bundle))
-    assert with_it.manifest["recipe"]["training"]["teacher"] == asked["training.teacher"]
+    assert [ranker.fusion for ranker in asked] == [None]
+    assert with_it.manifest["made_with"] == {"training.teacher": read_bundle(teaching).hash}
     assert {path.name for path in out.iterdir()} == {path.name for path in bundle.iterdir()}, "nothing of it is kept"
     assert with_it.metrics["weights"] == alone.metrics["weights"]
-    assert with_it.metrics["test"][0]["metrics"] != alone.metrics["test"][0]["metrics"]
+    assert with_it.metrics["validation"]["epochs"] != alone.metrics["validation"]["epochs"]
     assert len(Recommender.load(out).recommend([[]], k=5)[0]) == 5
+
+
+def test_codes_may_begin_at_the_vectors_of_their_items(bundle: Path, shop: Shop, tmp_path: Path) -> None:
+    out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | {"model.new_rows": "vectors"}))
+    begun, alone = (read_bundle(folder).metrics["validation"]["epochs"] for folder in (out, bundle))
+    assert begun[0]["eval_ndcg@10"] > alone[0]["eval_ndcg@10"]
+
+
+def test_a_fit_that_was_killed_does_not_go_on_with_another_teacher(
+    bundles: dict[str, Path], shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teaching = tmp_path / "teacher"
+    shutil.copytree(bundles["fused"], teaching)
+    recipe = load_recipe(overrides=QUICK | {"training.teacher": str(teaching)})
+    with monkeypatch.context() as patch:
+        patch.setattr("genrec.fit.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
+    shutil.rmtree(teaching)
+    shutil.copytree(bundles["one_pass"], teaching)
+    with pytest.raises(BundleError, match="unfinished"):
+        fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
 
 
 @pytest.mark.parametrize("setting", ["fusion.scorer", "training.teacher"])

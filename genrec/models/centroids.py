@@ -25,7 +25,7 @@ def begin_at_centroids(model: PreTrainedModel, layout: TokenLayout, codes: np.nd
     row.
 
     Vectors are centred and turned onto their first H principal axes (where H is larger than D, random numbers stand behind
-    them), and each level is brought to `SPREAD`.
+    them), and the rows of a level are brought to `SPREAD`.
     """
     weight = typing.cast(Tensor, model.get_input_embeddings().weight)
     there = np.flatnonzero(np.abs(vectors).sum(axis=1) > 0)
@@ -42,7 +42,7 @@ def begin_at_centroids(model: PreTrainedModel, layout: TokenLayout, codes: np.nd
             rows = np.zeros((len(used), turned.shape[1]))
             np.add.at(rows, place, turned)
             rows /= counts[:, None]
-            rows *= SPREAD * usual / max(float(rows.std()), 1e-12)
+            rows *= SPREAD * usual * (weight.shape[1] / rows.shape[1]) ** 0.5 / max(float(rows.std()), 1e-12)
             begun = torch.randn(len(used), weight.shape[1]) * (NOISE * SPREAD * usual)
             begun[:, : rows.shape[1]] += torch.from_numpy(rows.astype(np.float32))
             weight[torch.from_numpy(used)] = begun.to(weight)

@@ -1,19 +1,22 @@
 """A teacher: at every place of a training history, a language model also learns what another recommender would have said there.
 
-In: a bundle's ranker, the training events, the codes. Out: what each batch is to learn; the loss.
+In: a bundle's ranker, the training events, the codes. Out: its lists, in files; what each batch is to learn; the loss.
 
 Of all that might have come next, one item did. The teacher says how likely the others were, which a one-pass model knows better
 than a language model of few weights: it asks for whole items. Of its best items a code of a level learns from those that share
 the codes before it, so the language model is taught P(code | history, codes before), and P(item | history) with it. The teacher
-is asked once, before the training; serving never sees it. Source: knowledge distillation (arXiv 1503.02531), of ranked lists
+is asked once, before the training; serving never sees it. It was fitted on the events that it is asked about: it does not read
+them, and it is surer of them than of others. Source: knowledge distillation (arXiv 1503.02531), of ranked lists
 (arXiv 1809.07428); here with the item that came beside the list, and level by level.
 
 Legend: `E` training events, `K` items of a list, `N` items, `L` levels, `P` items that a batch learns, `B` rows of a batch, `T`
 tokens of a row, `V` tokens of the vocabulary.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,6 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from genrec.data.interactions import Histories
-from genrec.data.mapped import large_array
 from genrec.decoding.one_pass import OnePassRanker
 from genrec.decoding.ranker import BeamRanker
 from genrec.models.tokens import TokenLayout
@@ -32,7 +34,8 @@ from genrec.training.examples import IGNORED, HistoryWindows
 from genrec.training.targets import HistoryTargets
 
 CPU_CELLS, GPU_CELLS = 2**19, 2**26  # logits of the loss worked on at once
-ASKED = 4096  # prefixes of histories that the teacher is asked about at once
+ASKED, COPIED = 4096, 2**20  # events that the teacher is asked about at once, and items that came before them in all
+ROWS, SHARES = "rows.npy", "shares.npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +45,53 @@ class Teacher:
     ranker: OnePassRanker | BeamRanker
     rows: np.ndarray
 
-    def lists(self, histories: Histories, most: int, exclude_seen: bool) -> "Lists":
-        """What it recommends before each event of the histories, of what came before it. exclude_seen: whether it leaves out
-        what was there before, as serving will."""
-        ours = np.empty(len(self.rows), np.int64)
-        ours[self.rows] = np.arange(len(self.rows))
-        events = len(histories.items)
-        rows, shares = (large_array(events * most, kind).reshape(events, most) for kind in (np.int32, np.float32))
-        theirs = Histories(histories.user_ids, histories.indptr, self.rows[histories.items], histories.times)
-        for start in tqdm(range(0, events, ASKED), desc="Asking the teacher"):
-            some = np.arange(start, min(start + ASKED, events))
-            users = np.searchsorted(histories.indptr, some, "right") - 1
-            found, scores = self.ranker.rank(theirs.select(users, some - histories.indptr[users]), most, exclude_seen)
-            rows[some] = np.where(found >= 0, ours[found], -1)
-            shares[some] = torch.from_numpy(scores).softmax(dim=1).nan_to_num()
-        return Lists(rows, shares)
+    def lists(self, histories: Histories, most: int, exclude_seen: bool, folder: Path) -> "Lists":
+        """What it recommends before each event of the histories, of what came before it, written to a folder; read there if it
+        is written already. exclude_seen: whether it leaves out what was there before, as serving will."""
+        if not folder.exists():
+            ours = np.empty(len(self.rows), np.int64)
+            ours[self.rows] = np.arange(len(self.rows))
+            theirs = Histories(histories.user_ids, histories.indptr, self.rows[histories.items], histories.times)
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            shape = (len(histories.items), most)
+            rows = np.lib.format.open_memmap(partial / ROWS, "w+", np.int32, shape)
+            shares = np.lib.format.open_memmap(partial / SHARES, "w+", np.float32, shape)
+            with tqdm(total=len(rows), desc="Asking the teacher") as bar:
+                for some in _pieces(histories):
+                    users = np.searchsorted(histories.indptr, some, "right") - 1
+                    before = theirs.select(users, some - histories.indptr[users])
+                    found, scores = self.ranker.rank(before, most, exclude_seen)
+                    rows[some] = np.where(found >= 0, ours[found], -1)
+                    shares[some] = torch.from_numpy(scores).softmax(dim=1).nan_to_num()
+                    bar.update(len(some))
+            rows.flush()
+            shares.flush()
+            partial.rename(folder)
+        return Lists.load(folder)
+
+
+def _pieces(histories: Histories) -> Iterator[np.ndarray]:
+    """Numbers of all events, so many together that what came before them, copied for each, stays small."""
+    for start in range(0, len(histories.items), ASKED):
+        some = np.arange(start, min(start + ASKED, len(histories.items)))
+        before = some - histories.indptr[np.searchsorted(histories.indptr, some, "right") - 1]
+        yield from np.split(some, np.flatnonzero(np.diff(np.cumsum(before) // COPIED)) + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Lists:
     """rows: int32 [E, K], a teacher's best items before each event, -1 where it had fewer. shares: float32 [E, K], how likely
-    it holds each of them, 1 in all."""
+    it holds each of them, 1 in all (0 of an empty list)."""
 
     rows: np.ndarray
     shares: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path) -> "Lists":
+        """What `Teacher.lists` wrote, mapped into memory."""
+        return cls(np.load(folder / ROWS, mmap_mode="r"), np.load(folder / SHARES, mmap_mode="r"))
 
 
 class TaughtExamples(Dataset):
@@ -127,8 +153,8 @@ class TaughtCollator:
 def taught_loss(logits: Tensor, labels: Tensor, tokens: Tensor, shares: Tensor) -> Tensor:
     """The cross-entropy to what is taught, summed over all labels. logits: [B, T, V], of what stands in labels [B, T], tokens
     and shares [B, T, 1 + K]."""
-    shares = shares * (labels != IGNORED)[..., None]
-    return _SparseCrossEntropy.apply(logits.flatten(0, 1), tokens.flatten(0, 1), shares.flatten(0, 1))
+    learned = labels != IGNORED
+    return _SparseCrossEntropy.apply(logits[learned], tokens[learned], shares[learned])
 
 
 class _SparseCrossEntropy(torch.autograd.Function):

@@ -54,7 +54,7 @@ from genrec.training.processes import ShareCollator, Shares
 from genrec.training.reporters import check_reporters, place_logs
 from genrec.training.targets import HistoryTargets, TargetBatches, TargetCollator
 from genrec.training.tasks.mix import Mix, MixBatches, MixCollator
-from genrec.training.teacher import TaughtCollator, TaughtExamples, Teacher, taught_loss
+from genrec.training.teacher import Lists, TaughtCollator, TaughtExamples, taught_loss
 from genrec.training.user_index import ToldBatches, ToldCollator, ToldTargets, ToldWindows
 
 log = logging.getLogger(__name__)
@@ -211,16 +211,16 @@ def train(
     vectors: np.ndarray | None = None,
     mix: Mix | None = None,
     user_index: UserIndex | None = None,
-    teacher: Teacher | None = None,
+    lists: Lists | None = None,
 ) -> TrainingResult:
     """Train `model`, a decoder or an encoder-decoder, in place and leave it at its best validation score. Checkpoints live in
     `folder`.
 
     snapshot: the catalogue and its codes. exclude_seen: whether validation masks what a user had before. vectors: of the
     items [N, D], needed for distillation. mix: what a decoder learns from in place of plain histories alone. user_index: of
-    a layout that has one. teacher: of the same items, whose lists are learned beside plain histories. Raises `SettingError`
-    for a split or a mix that this model cannot be trained on. Of several processes, each calls this with the same
-    arguments; at the end the model is trained in all of them, but with `config.fsdp` in the first one alone.
+    a layout that has one. lists: what a teacher has at each training event, learned beside plain histories. Raises
+    `SettingError` for a split or a mix that this model cannot be trained on. Of several processes, each calls this with the
+    same arguments; at the end the model is trained in all of them, but with `config.fsdp` in the first one alone.
     """
     processes.join()
     sharded = check_processes(config)
@@ -236,9 +236,9 @@ def train(
     else:
         check_length(model, mix)
         examples, batches, collator = mix, MixBatches(mix, config.batch_tokens, seed), MixCollator(layout.pad)
-    if teacher is not None:
-        assert isinstance(examples, HistoryWindows | HistoryTargets)
-        lists = teacher.lists(split.train, config.teacher_items, exclude_seen)
+    if lists is not None:
+        if not isinstance(examples, HistoryWindows | HistoryTargets) or layout.queries or config.distillation:
+            raise SettingError("A teacher's lists are learned beside plain histories of codes alone. Leave one of them out.")
         collator = TaughtCollator(collator, lists, split.train.items, snapshot.codes, layout, config.teacher_weight)
         examples = TaughtExamples(examples)
     questions = split.validation.sample(config.validation_users, seed)

@@ -24,7 +24,7 @@ from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.training import processes
 from genrec.training.config import TrainingConfig
-from genrec.training.teacher import Teacher
+from genrec.training.teacher import Lists, Teacher
 from genrec.training.trainer import MarkComplete, train
 
 
@@ -71,8 +71,13 @@ def run(folder: Path, asked: Run) -> None:
         config, split = TrainingConfig(**(quick | asked.settings)), walkers(16)
         snapshot = replace(Snapshot.of(CODES, SIZES), vectors=vectors)
         index = UserIndex.fit(split.train, vectors, shape.user_index, 0) if asked.told else None
-        train(model, layout, snapshot, split, config, folder / "work", False, user_index=index,
-              teacher=Teacher(Always(1), np.arange(len(CODES))) if asked.taught else None)  # fmt: skip
+        lists = None
+        if asked.taught:
+            if processes.is_first():
+                Teacher(Always(1), np.arange(len(CODES))).lists(split.train, 5, False, folder / "teacher")  # type: ignore[arg-type]
+            processes.wait()
+            lists = Lists.load(folder / "teacher")
+        train(model, layout, snapshot, split, config, folder / "work", False, user_index=index, lists=lists)
         return model
 
     if asked.killed:

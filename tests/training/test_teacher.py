@@ -46,28 +46,35 @@ def teacher(step: int = 1, rows: np.ndarray = SAME) -> Teacher:
     return Teacher(Always(step), rows)  # type: ignore[arg-type]
 
 
-def test_it_is_asked_about_what_came_before_each_event_and_nothing_later() -> None:
+@pytest.mark.parametrize("copied", [1, 2, 2**20])
+def test_it_is_asked_once_about_what_came_before_each_event_and_nothing_later(
+    copied: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_module, "COPIED", copied)
     histories, asked = Histories.from_lists([[3, 7, 9], [], [5]]), teacher()
-    lists = asked.lists(histories, 3, True)
+    (tmp_path / "lists.partial").mkdir()  # a run was killed here
+    for _ in range(2):
+        lists = asked.lists(histories, 3, True, tmp_path / "lists")
     assert asked.ranker.asked == [([], True), ([3], True), ([3, 7], True), ([], True)]  # type: ignore[union-attr]
     assert lists.rows.tolist() == [[0, -1, -1], [4, 5, -1], [8, 9, -1], [0, -1, -1]]
     np.testing.assert_allclose(lists.shares, [[1, 0, 0], [0.9, 0.1, 0], [0.9, 0.1, 0], [1, 0, 0]], atol=1e-6)
 
 
-def test_its_rows_are_turned_into_ours() -> None:
+def test_its_rows_are_turned_into_ours(tmp_path: Path) -> None:
     """Our item i is its item 15 - i: it hears of 12 where we had 3, and its 13 and 14 are our 2 and 1."""
     asked = teacher(rows=SAME[::-1].copy())
-    lists = asked.lists(Histories.from_lists([[3, 7]]), 2, False)
+    lists = asked.lists(Histories.from_lists([[3, 7]]), 2, False, tmp_path / "lists")
     assert asked.ranker.asked == [([], False), ([12], False)]  # type: ignore[union-attr]
     assert lists.rows.tolist() == [[15, -1], [2, 1]]
 
 
-def test_a_teacher_that_has_nothing_to_say_leaves_the_label_alone() -> None:
+def test_a_teacher_that_has_nothing_to_say_leaves_the_label_alone(tmp_path: Path) -> None:
     class Silent(Always):
         def rank(self, histories: Histories, k: int, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
             return np.full((len(histories), k), -1), np.full((len(histories), k), -np.inf, np.float32)
 
-    lists = Teacher(Silent(1), SAME).lists(Histories.from_lists([[3]]), 2, True)  # type: ignore[arg-type]
+    silent = Teacher(Silent(1), SAME)  # type: ignore[arg-type]
+    lists = silent.lists(Histories.from_lists([[3]]), 2, True, tmp_path / "lists")
     _, shares = TaughtCollator(Collator(CODES, LAYOUT), lists, np.array([3]), CODES, LAYOUT, 0.9).lessons(np.array([0]))
     assert shares.tolist() == [[[1, 0, 0], [1, 0, 0]]]
 
@@ -116,13 +123,13 @@ def test_the_loss_is_the_cross_entropy_to_the_lesson(cells: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
-def test_what_a_batch_is_taught_stands_where_its_labels_stand(architecture: str) -> None:
+def test_what_a_batch_is_taught_stands_where_its_labels_stand(architecture: str, tmp_path: Path) -> None:
     histories = Histories.from_lists([[3, 7, 9], [5]])
     if architecture == "decoder":
         examples, collate = TaughtExamples(HistoryWindows(histories, 1)), Collator(CODES, LAYOUT)
     else:
         examples, collate = TaughtExamples(HistoryTargets(histories, 2)), TargetCollator(CODES, LAYOUT)  # type: ignore[assignment]
-    lists = teacher().lists(histories, 2, False)
+    lists = teacher().lists(histories, 2, False, tmp_path / "lists")
     batch = TaughtCollator(collate, lists, histories.items, CODES, LAYOUT, 0.5)([examples[n] for n in range(len(examples))])
     learned = batch["labels"] != IGNORED
     torch.testing.assert_close(batch["taught_shares"].sum(dim=2), learned.float())
@@ -172,6 +179,13 @@ def test_a_killed_run_ends_with_the_same_weights(architecture: str, tmp_path: Pa
     assert result == expected
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
+
+
+def test_lists_beside_other_examples_are_refused(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    for name, more in {"distilled": {"distillation": 0.5}, "indexed": {"index": (3,)}}.items():
+        with pytest.raises(SettingError, match="beside plain histories of codes alone"):
+            run(tmp_path / name, vectors=vectors, teacher=teacher(), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def run(
     model, layout = (build_decoder if architecture == "decoder" else build_encoder_decoder)(shape, SIZES, 64)
     split, snapshot = split or walkers(), replace(Snapshot.of(CODES, SIZES), vectors=vectors)
     user_index = UserIndex.fit(split.train, vectors, index, 0) if index and vectors is not None else None
-    result = train(model, layout, snapshot, split, config, folder, False, 0, vectors, user_index=user_index, teacher=teacher)
+    lists = None if teacher is None else teacher.lists(split.train, config.teacher_items, False, folder / "teacher")
+    result = train(model, layout, snapshot, split, config, folder, False, 0, vectors, user_index=user_index, lists=lists)
     return model, result
 
 
