@@ -106,7 +106,7 @@ def _lists(recipe: Recipe, teacher: Bundle, catalogue: Catalogue, train: Histori
         ranker = Recommender(teacher).ranker
         ranker.fusion = None
         asked = Teacher(ranker, teacher.catalogue.rows(catalogue.item_ids))
-        asked.lists(train, recipe.training.teacher_items, exclude_seen, folder)
+        asked.lists(train, min(recipe.training.teacher_items, len(catalogue)), exclude_seen, folder)
     processes.wait()
     return Lists.load(folder)
 
