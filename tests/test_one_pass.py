@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,18 @@ def test_where_codes_begin_changes_what_is_learned(bundle: Path, shop: Shop, tmp
     out = fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(overrides=QUICK | {"model.new_rows": "vectors"}))
     begun, alone = (read_bundle(folder).metrics["validation"]["epochs"] for folder in (out, bundle))
     assert begun[0]["eval_ndcg@10"] != alone[0]["eval_ndcg@10"]
+
+
+def test_what_the_codes_of_a_teacher_learned_from_is_looked_at(
+    bundles: dict[str, Path], shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = read_bundle(bundles["one_pass"])
+    elsewhere = replace(known, manifest=known.manifest | {"codes_learned_from": "other events"})
+    monkeypatch.setattr("genrec.fit.read_bundle", lambda _: elsewhere)
+    monkeypatch.setattr("genrec.fit.report_leaks", lambda leaks: (_ for _ in ()).throw(AssertionError([x.kind for x in leaks])))
+    recipe = load_recipe(overrides=QUICK | {"training.teacher": str(bundles["one_pass"])})
+    with pytest.raises(AssertionError, match="other-events"):
+        fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
 
 
 def test_a_fit_that_was_killed_does_not_go_on_with_another_teacher(
