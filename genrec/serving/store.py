@@ -41,6 +41,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     TimeoutError,
 )
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from genrec.decoding.changes import Change
 from genrec.errors import GenrecError, SettingError
@@ -122,10 +123,14 @@ class Store:
             event.listen(self.engine, "connect", _careful)
         for attempt in range(ATTEMPTS):
             try:
-                _meta.create_all(self.engine)
+                with self.engine.begin() as connection:
+                    for table in _meta.sorted_tables:  # not create_all, which asks first: another server may be quicker then
+                        connection.execute(CreateTable(table, if_not_exists=True))
+                        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                            connection.execute(CreateIndex(index, if_not_exists=True))
                 break
             except DBAPIError as error:
-                if attempt + 1 == ATTEMPTS:  # else perhaps another server was making the same tables
+                if attempt + 1 == ATTEMPTS:  # else perhaps another server was making the same tables, which PostgreSQL minds
                     raise StoreError(f"The store {self.engine.url!r} cannot be opened: {error.orig}.") from None
 
     @contextlib.contextmanager

