@@ -53,8 +53,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 FLOOR = "cooccurrence-tfidf"
 BASE_FOLDER, TEACHER = "the base", "the teacher"  # in their places stand the base that is made here, and --teacher
-# Examples for each window of plain history. By the weights of lc_rec.yaml an epoch of Beauty reads 27 times the tokens of plain
-# histories alone, most of them in long prompts of titles; with these, 5 times.
+# Examples for each window of plain history. By the weights of lc_rec.yaml most of what an epoch reads are the long prompts of
+# search and preference, more than a CPU has time for.
 MIX = {
     "tasks.prompted_next_item": 0.25,
     "tasks.text_to_codes": 0.5,
@@ -140,8 +140,10 @@ def fitted(row: str, seed: int, catalogue: Catalogue, recipe: Recipe, arguments:
     out, codes = arguments.out / f"{row.replace(', ', '-').replace(' ', '_')}-{seed}", arguments.out / "codes"
     taught = ROWS[row].get("training.teacher") == TEACHER
     if (out / MANIFEST).exists():
-        made_with, teacher = read_bundle(out).manifest["made_with"], read_bundle(arguments.teacher).hash if taught else None
-        if made_with.get("training.teacher") != teacher:
+        if (
+            taught
+            and read_bundle(out).manifest.get("made_with", {}).get("training.teacher") != read_bundle(arguments.teacher).hash
+        ):
             raise SystemExit(f"{out} was taught by another bundle than {arguments.teacher}. Give another --out.")
         return out
     if not (codes / MANIFEST).exists():

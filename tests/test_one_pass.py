@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from quick import QUICK
+from worlds import write_llm
 
 from genrec.bundle import read_bundle
 from genrec.data.catalogue import Catalogue
@@ -327,6 +328,21 @@ def test_a_language_model_is_taught_by_another_bundle(
     assert with_it.metrics["weights"] == alone.metrics["weights"]
     assert with_it.metrics["validation"]["epochs"] != alone.metrics["validation"]["epochs"]
     assert len(Recommender.load(out).recommend([[]], k=5)[0]) == 5
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_shipped_recipe_is_taught_and_so_is_lora(
+    pretrained: bool, bundles: dict[str, Path], shop: Shop, tmp_path: Path
+) -> None:
+    recipe = RECIPES / "taught.yaml"
+    asked = QUICK | {"training.teacher": str(bundles["fused"]), "tokenizer.rq_kmeans.codebook_size": 8}
+    if pretrained:
+        llm = write_llm(tmp_path / "llm", shop[0].table.column("title").to_pylist())
+        asked |= {"model.pretrained": str(llm), "model.lora_rank": 4, "model.new_rows": "text"}
+    recommender = Recommender.load(fit(shop[0].table, shop[1].table, tmp_path / "out", load_recipe(recipe, asked)))
+    [items] = recommender.recommend([shop[0].item_ids[:3].tolist()], k=10)
+    assert len({item.item_id for item in items}) == 10
+    assert recommender.bundle.metrics["validation"]["best_ndcg@10"] > 0
 
 
 def test_where_codes_begin_changes_what_is_learned(bundle: Path, shop: Shop, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_teacher import Always
 from test_training import run, walkers
 from transformers import TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
@@ -18,6 +19,7 @@ from genrec.training import trainer as trainer_module
 from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.targets import TargetBatches
+from genrec.training.teacher import Teacher
 
 
 class Halves:
@@ -61,6 +63,16 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(losses(tmp_path / "halves"), losses(tmp_path / "whole"), rtol=1e-3)
     for (name, one), two in zip(whole.state_dict().items(), halves.state_dict().values(), strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
+def test_a_teacher_who_counts_for_nothing_changes_no_loss(architecture: str, steps: int, tmp_path: Path) -> None:
+    settings = {"architecture": architecture, "epochs": 1, "learning_rate": 1e-3, "dropout": 0.0, "accumulation_steps": steps}
+    run(tmp_path / "alone", **settings)
+    silent = Teacher(Always(1), np.arange(16))  # type: ignore[arg-type]
+    run(tmp_path / "taught", teacher=silent, teacher_weight=1e-9, **settings)
+    np.testing.assert_allclose(losses(tmp_path / "taught"), losses(tmp_path / "alone"), rtol=1e-3)
 
 
 def test_computing_layers_again_changes_no_weight(tmp_path: Path) -> None:
