@@ -120,4 +120,4 @@ def test_nothing_that_answers_users_can_reach_the_unconstrained_search() -> None
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "genrec.decoding.unconstrained":
                 importing.add(path.relative_to(root).as_posix())
-    assert importing <= {"cli.py", "evaluate_bundle.py"}
+    assert importing <= {"evaluate_bundle.py"}
