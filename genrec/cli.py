@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code: 0 done, 1 the data has errors (`validate`), 2 it could not be done."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("genrec").setLevel(logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # where installed, it misses a kernel of its own at every start
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser(everything=bool(arguments) and arguments[0] in SECTIONS)
     known, unknown = parser.parse_known_args(arguments)
