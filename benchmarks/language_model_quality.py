@@ -14,8 +14,8 @@ All rows have the codes, the histories and the settings of training of one shipp
   alone are trained.
 - "... DPO", "... GRPO": a training on its own lists behind it.
 
-Each row is fitted once per seed and asked the test questions. Seeds are the network's: codes and base are made once. Fits that
-are finished are only measured, and one that was killed goes on, so the same command may be run again, with more rows or seeds.
+Each row is fitted once per seed and asked the test questions. Seeds are the network's: codes and base are made once. What is
+fitted or measured is not done again, and a fit that was killed goes on, so the same command may be run with more rows or seeds.
 `--set training.epochs=1` changes a setting in all rows; each recipe, with its data and settings, needs an --out of its own.
 
 Prints the data's hashes, Recall and NDCG masked and unmasked with intervals, NDCG@10 (masked) with paired tests against
@@ -37,9 +37,11 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from genrec.bundle import read_bundle
 from genrec.data.catalogue import Catalogue
+from genrec.data.splits import Targets
 from genrec.embedding.text import default_template, render
 from genrec.evaluation.compare import compare, comparison_table
 from genrec.evaluation.evaluate import Result, evaluate, markdown_table, report_table
+from genrec.evaluation.saved import NUMBERS, Evaluation, read_evaluation
 from genrec.fit import evaluate_baselines, fit
 from genrec.manifest import MANIFEST
 from genrec.models.config import ModelConfig
@@ -215,16 +217,22 @@ def language_model(shape: ModelConfig, words: int, rows: np.ndarray, epochs: int
     return model.to("cpu")
 
 
-def measured(row: str, seed: int, folder: Path, questions: Any) -> tuple[Result, list[str]]:
-    """The result of a bundle, and a line on what the fit cost."""
-    recommender = Recommender.load(folder)
-    ranker, metrics = recommender.ranker, recommender.bundle.metrics
-    ranker.name = row
+def measured(row: str, seed: int, folder: Path, questions: Targets) -> tuple[Result, list[str]]:
+    """The result of a bundle, and a line on what the fit cost. Asked once: places of the answers are kept beside the fits."""
+    bundle = read_bundle(folder)
+    metrics, kept = bundle.metrics, folder.parent / "measured" / f"{folder.name}-{len(questions)}"
+    if (kept / NUMBERS).exists() and (found := read_evaluation(kept)).about == {"bundle": bundle.hash}:
+        result = found.results[0]
+    else:
+        ranker = Recommender.load(folder).ranker
+        ranker.name = row
+        result = evaluate(ranker, questions)
+        Evaluation([result], bundle.catalogue.item_ids[questions.items], {"bundle": bundle.hash}).save(kept)
     learned = metrics["validation"]
     print(json.dumps({"row": row, "seed": seed, "best validation NDCG@10": learned["best_ndcg@10"]}))
     cost = [row, str(seed), f"{metrics['weights']:,}", f"{len(learned['epochs'])}, {learned['epoch']:.0f}",
             f"{metrics['training_seconds']:,.0f}"]  # fmt: skip
-    return evaluate(ranker, questions), cost
+    return result, cost
 
 
 if __name__ == "__main__":

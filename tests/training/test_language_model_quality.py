@@ -49,7 +49,8 @@ def test_rows_are_fitted_once_and_compared_and_other_settings_are_refused(
     assert "taught, vector rows" in run("--teacher", str(tmp_path / "runs" / "next_item-0"), rows=["taught, vector rows"])
     with pytest.raises(SystemExit, match="taught by another bundle"):
         run("--teacher", str(tmp_path / "runs" / "base-text_rows-mix-0"), rows=["taught, vector rows"])
-    monkeypatch.setattr(script, "fit", None)  # whoever fits again fails
+    monkeypatch.setattr(script, "fit", None)  # whoever fits or asks again fails
+    monkeypatch.setattr(script, "evaluate", None)
     assert run().splitlines()[-len(rows) :] == said.splitlines()[-len(rows) :], "the same costs of the same fits"
     with pytest.raises(SystemExit):
         run("training.epochs=2")
