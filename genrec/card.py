@@ -5,10 +5,13 @@ of the Hugging Face hub. It names no licence: that is for who publishes to say.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from genrec.codes import CodeTable
 from genrec.evaluation.evaluate import Result, markdown_table, report_table
@@ -30,11 +33,12 @@ def model_card(
     """Markdown with YAML front matter. results: the model's own first; none where it was fitted on another catalogue, and
     `hashes` then has no "interactions"."""
     base = recipe.model.pretrained
+    more = {name: found for name, found in hashes.items() if name not in ("items", "interactions", "codes") and found}
     front: dict[str, Any] = {
         "library_name": "genrec",
         "tags": ["recommendation", "generative-recommendation", "semantic-ids"],
     }
-    if base:
+    if base and _on_the_hub(base):
         front["base_model"] = base
     if results:
         front["model-index"] = [{"name": name, "results": _index(results[0], recipe, str(hashes["interactions"]))}]
@@ -61,7 +65,7 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 | code table | `{codes.hash}` |
 | items table | `{hashes["items"]}` |
 | interactions table | `{hashes.get("interactions") or "none of this catalogue"}` |
-| seed | {recipe.seed} |
+{"".join(f"| {name.replace('_', ' ')} | `{found}` |{chr(10)}" for name, found in more.items())}| seed | {recipe.seed} |
 
 ## What it reads
 
@@ -81,6 +85,15 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 {yaml.safe_dump(recipe.to_dict(), sort_keys=False).strip()}
 ```
 """
+
+
+def _on_the_hub(base: str) -> bool:
+    """Whether this names a model there: the hub refuses a card whose base model is a folder."""
+    try:
+        validate_repo_id(base)
+    except HFValidationError:
+        return False
+    return not Path(base).exists()
 
 
 def _measured(recipe: Recipe, results: list[Result]) -> str:
@@ -163,10 +176,10 @@ def _limits(recipe: Recipe) -> str:
         "The folder holds the catalogue as a table, and weights that were learned from people's histories. Publish it only "
         "where both may be read.",
     ]
-    if recipe.model.pretrained:
+    if base := recipe.model.pretrained:
         limits.append(
-            f"It is {recipe.model.pretrained}, fine-tuned: what that model must not be used for, this one must not be used for "
-            "either, its licence included. As a chat model it was not tested, and may have forgotten how."
+            f"It is {base if _on_the_hub(base) else Path(base).name}, fine-tuned: what that model must not be used for, this "
+            "must not be used for either, its licence included. As a chat model it was not tested, and may have forgotten how."
         )
     return "\n".join(f"- {limit}" for limit in limits)
 

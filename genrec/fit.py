@@ -60,6 +60,7 @@ from genrec.published import PublishedCodes, read_codes
 from genrec.recipe import Recipe
 from genrec.recommender import Recommender
 from genrec.tables import Tables, read_tables, split_histories
+from genrec.tasks import check_tasks
 from genrec.tokenize import in_order_of, learned_from, make_codes, make_vectors, with_recipe_of
 from genrec.training import processes
 from genrec.training.fusion import choose_fusion
@@ -105,6 +106,7 @@ def fit(
     leaks = check_leaks(split, tables.hashes["interactions"], {"codes": codes_learned_from} | codes_beside)
     report_leaks(leaks)
     check_baselines(recipe.evaluation.baselines, split.train, len(tables.catalogue))  # before the work, not after
+    check_tasks(recipe, tables, split.train)
     scorer = _open_scorer(beside["fusion.scorer"], tables) if recipe.fusion.scorer else None
     made_with = {name: bundle.hash for name, bundle in beside.items()}
     if published is not None:
@@ -198,7 +200,7 @@ def fit(
             "data": tables.hashes, "seed": recipe.seed, "recipe": recipe.to_dict(), "codes_learned_from": codes_learned_from,
             "made_with": made_with,
         },
-        card=model_card(out.name, recipe, results, tables.hashes, table, layout),
+        card=model_card(out.name, recipe, results, tables.hashes | made_with, table, layout),
         vectors=vectors if user_index or soft or vectors_read else None,
     )  # fmt: skip
     shutil.rmtree(work)
@@ -208,19 +210,17 @@ def fit(
 
 
 def _make(tables: Tables, split: Split, recipe: Recipe, work: Path) -> PublishedCodes:
-    """Item vectors and codes. Of several processes the first makes them, and the others read what it wrote."""
+    """Item vectors and codes, made once: a fit that goes on has rows for these, and another machine might make others. Of
+    several processes the first makes them, and the others read what it wrote."""
     folder = work / "codes"
-    if not processes.is_first():
-        processes.wait()
-        return read_codes(folder)
-    embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
-    tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
-    made = PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {})
-    if processes.several():
+    if processes.is_first() and not (folder / MANIFEST).exists():  # which is written last
+        embedder, vectors = make_vectors(tables.catalogue, split.train, recipe, lambda encode: _cached(work, encode))
+        tokenizer, table = make_codes(tables.catalogue, vectors, split.train, recipe)
         shutil.rmtree(folder, ignore_errors=True)
+        made = PublishedCodes(table, tables.catalogue, vectors, tokenizer, embedder, {})
         made.write(folder, {"data": tables.hashes, "recipe": recipe.to_dict()})
-        processes.wait()
-    return made
+    processes.wait()
+    return read_codes(folder)
 
 
 def _open_scorer(bundle: Bundle, tables: Tables) -> OnePassRanker:

@@ -78,16 +78,19 @@ def learn_language_model(
     if recipe.tasks.aligned:
         text_tokenizer = AutoTokenizer.from_pretrained(recipe.model.pretrained)
         mix, _ = mix_of(recipe, tables, split.train, snapshot.codes, layout, text_tokenizer)
+        for task in mix.tasks:
+            told = task.name, len(task.examples), task.slots, len(task.prompts)
+            log.info("Task %s: %d examples, %d in an epoch, %d sentences", *told)
     log.info("Training a %s of %.1fM weights on %d users", model.config.model_type, weights_of(model) / 1e6, len(split.train))
     lists = None if teacher is None else _lists(recipe, teacher, tables.catalogue, split.train, exclude_seen, work)
-    logs = recipe.training.logging_folder or f"{work.parent}-logs"
+    training = replace(recipe.training, logging_folder=recipe.training.logging_folder or f"{work.parent}-logs")
     trained = train(
-        model, layout, snapshot, split, replace(recipe.training, logging_folder=logs), work / "training", exclude_seen,
+        model, layout, snapshot, split, training, work / "training", exclude_seen,
         recipe.seed, snapshot.vectors, mix, user_index, lists,
     )  # fmt: skip
     if recipe.post_training.method:
         post = post_train(
-            model, layout, snapshot, split, recipe.training, recipe.post_training, work / "post_training", exclude_seen,
+            model, layout, snapshot, split, training, recipe.post_training, work / "post_training", exclude_seen,
             trained.best, recipe.seed, user_index,
         )  # fmt: skip
         trained = replace(trained, best=max(trained.best, *post["epochs"]), post=post)

@@ -54,6 +54,14 @@ def mix_of(
     return make_mix(tasks.aligned, windows, given, codes, layout, words, places), words
 
 
+def check_tasks(recipe: Recipe, tables: Tables, train: Histories) -> None:
+    """Raise what making the recipe's mix would raise, before there are codes: `SettingError` for a task that the tables have
+    nothing for, or for a model without words."""
+    if recipe.tasks.aligned:
+        layout, text_tokenizer = layout_alone(recipe.model, (1,))
+        mix_of(recipe, tables, train, np.zeros((len(tables.catalogue), 1), np.int64), layout, text_tokenizer)
+
+
 def item_texts(catalogue: Catalogue) -> dict[str, list[str]]:
     """What prompts may say of items: N texts under "title", "description", "category" and "brand", as far as there are columns
     of them; "" where an item has none."""

@@ -62,6 +62,21 @@ def test_a_card_of_a_fine_tuned_model_names_its_base_and_the_prompts_it_learned(
     assert "{title}" in prompts[0]
 
 
+def test_a_base_that_is_a_folder_is_not_named_to_the_hub(bundle: Path, tmp_path: Path) -> None:
+    opened, layout = read_bundle(bundle), TokenLayout(500, read_bundle(bundle).codes.sizes, 3, 0)
+    (tmp_path / "llm").mkdir()
+    hashes = opened.manifest["data"] | {"training.teacher": "abc", "item_vectors": None}
+    for base, told in ((tmp_path / "llm", "It is llm, fine-tuned"), ("some/llm", "It is some/llm, fine-tuned")):
+        recipe = load_recipe(overrides={"model.pretrained": str(base)})
+        text = model_card("shop", recipe, [], hashes, opened.codes, layout)
+        data = ModelCard(text).data
+        assert isinstance(data, ModelCardData)
+        assert data.base_model == (base if base == "some/llm" else None), "the hub refuses a folder's path"
+        assert told in text
+        assert "| training.teacher | `abc` |\n| seed |" in text
+        assert "item vectors" not in text
+
+
 def test_a_bundle_with_a_licence_on_its_card_is_the_same_bundle(bundle: Path, tmp_path: Path) -> None:
     """As after `hf upload`, an edit on the hub, and `hf download`, which leaves files of its own."""
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))

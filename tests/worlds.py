@@ -119,21 +119,28 @@ def write_t5(folder: Path, own_output: bool = False) -> Path:
     return folder
 
 
-def write_llm(folder: Path, texts: Iterable[str], positions: int = 512, tied: bool = True) -> Path:
+def write_llm(folder: Path, texts: Iterable[str], positions: int = 512, tied: bool = True, family: str = "qwen3") -> Path:
     """A tiny "pretrained" Qwen3 that can spell anything: byte pairs learned from `texts`, as Qwen3's own are learned from more.
-    As there, the end token begins a history, and the model has more rows than its tokenizer has words."""
+    As there, the end token begins a history, and the model has more rows than its tokenizer has words. family: or "llama",
+    which has a bos, or "gpt2"."""
     spelling = Tokenizer(models.BPE())
     spelling.pre_tokenizer, spelling.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    learner = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    words = {"eos_token": "<|end|>", "pad_token": "<|end|>"} | ({"bos_token": "<|begin|>"} if family == "llama" else {})
+    special = list(dict.fromkeys(words.values()))
+    learner = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     spelling.train_from_iterator(texts, learner)
-    PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=spelling, **words).save_pretrained(folder)
     torch.manual_seed(1)
-    model = Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=positions, tie_word_embeddings=tied, bos_token_id=None,
-        eos_token_id=0,
-    ))  # fmt: skip
+    shape = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": positions, "tie_word_embeddings": tied,
+             "bos_token_id": 1 if family == "llama" else None, "eos_token_id": 0}  # fmt: skip
+    model: PreTrainedModel
+    if family == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=64, n_layer=2, n_head=2, n_positions=positions,
+                                           bos_token_id=0, eos_token_id=0))  # fmt: skip
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape)) if family == "llama" else Qwen3ForCausalLM(Qwen3Config(**shape))
     with torch.no_grad():  # words far apart, measured in steps of training, as pretrained ones are
         model.get_input_embeddings().weight.mul_(10)
     model.save_pretrained(folder)

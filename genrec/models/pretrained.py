@@ -79,6 +79,7 @@ def check_pretrained(config: ModelConfig) -> None:
             f"The weights of {config.pretrained} are packed into fewer bits already, into which rows for the codes and "
             "adapters cannot be folded. Name the same model in full precision, and set model.quantization to '8bit' or '4bit'."
         )
+    _layout(config, _text_tokenizer(config), 0, (1,))
 
 
 def load_grown(
@@ -99,9 +100,9 @@ def load_grown(
         model: PreTrainedModel = kind.from_pretrained(
             config.pretrained, dtype=torch.float32, quantization_config=quantization_of(config)
         )
-        text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
     except (OSError, ValueError) as error:
         raise _not_there(config, error) from None
+    text_tokenizer = _text_tokenizer(config)
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and longest < max_tokens:
         raise SettingError(
@@ -125,12 +126,19 @@ def layout_alone(config: ModelConfig, sizes: tuple[int, ...]) -> tuple[TokenLayo
     `check_pretrained`."""
     assert config.pretrained is not None
     check_pretrained(config)
-    try:
-        text_tokenizer = AutoTokenizer.from_pretrained(config.pretrained)
-    except (OSError, ValueError) as error:
-        raise _not_there(config, error) from None
+    text_tokenizer = _text_tokenizer(config)
     rows = AutoConfig.from_pretrained(config.pretrained).get_text_config().vocab_size
     return _layout(config, text_tokenizer, rows, sizes), text_tokenizer
+
+
+def _text_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    try:
+        found = AutoTokenizer.from_pretrained(config.pretrained)
+        if not found.get_vocab().keys() - set(found.all_special_tokens):  # transformers makes up one for some model types
+            raise ValueError("no tokenizer with words lies there")
+        return found
+    except (OSError, ValueError) as error:
+        raise _not_there(config, error) from None
 
 
 def _layout(config: ModelConfig, text_tokenizer: PreTrainedTokenizerBase, rows: int, sizes: tuple[int, ...]) -> TokenLayout:

@@ -78,7 +78,8 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class Collator:
-    """Windows -> `input_ids`, `attention_mask`, `labels` and, on request, `items` (see distillation.py), each int64 [B, T].
+    """Windows -> `input_ids`, `attention_mask`, `position_ids`, `labels` and, on request, `items` (see distillation.py), each
+    int64 [B, T].
 
     index, cuts: of each window, its user index int64 [B, U] and how many items come before those that are learned (None: nobody
     is known, and all are learned).
@@ -94,7 +95,15 @@ class Collator:
         learned = self.layout.levels * (np.array([len(window) for window in windows]) - cuts)
         # Nobody has to predict how a history begins: nothing comes before it.
         labels = np.where(np.arange(tokens.shape[1]) >= tokens.shape[1] - learned[:, None], tokens, IGNORED)
-        batch = {"input_ids": tokens, "attention_mask": mask.astype(np.int64), "labels": labels}
+        batch = {
+            "input_ids": tokens, "attention_mask": mask.astype(np.int64), "position_ids": positions(mask), "labels": labels,
+        }  # fmt: skip
         if self.items:
             batch["items"] = item_ends(windows, self.layout)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def positions(mask: np.ndarray) -> np.ndarray:
+    """Place of each token in its row, from 0, padding on the left not counted, as in decoding: int64 [B, T]. A model that is
+    given none may count padding, and then learns at other places than it is asked at (GPT-2's are absolute)."""
+    return np.maximum(mask.cumsum(axis=1, dtype=np.int64) - 1, 0)

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, normalize
 from genrec.data.interactions import Histories
 from genrec.models.item_encoder import WIDTH, ItemEncoder, read_items
 from genrec.models.tokens import TokenLayout, write_histories
-from genrec.training.examples import IGNORED
+from genrec.training.examples import IGNORED, positions
 from genrec.training.targets import Example
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class PromptCollator:
             "input_ids": np.hstack([tokens, answers]),
             "attention_mask": mask,
             "labels": np.hstack([np.full_like(tokens, IGNORED), answers]),
-            "position_ids": np.maximum(mask.cumsum(1) - 1, 0),
+            "position_ids": positions(mask),
             **read_items(cast(tuple[np.ndarray, ...], histories), self.vectors),
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}

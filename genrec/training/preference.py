@@ -35,16 +35,12 @@ from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_choice, check_integer
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import adapter_of
+from genrec.training.checkpoints import METRIC, MarkComplete, train_to_the_end
 from genrec.training.config import TrainingConfig
 from genrec.training.examples import LengthBatches
 from genrec.training.preference_losses import candidate_log_probs, group_loss, preference_loss
-from genrec.training.trainer import (
-    METRIC,
-    MarkComplete,
-    RecommendationTrainer,
-    ScoreBar,
-    last_complete_checkpoint,
-)
+from genrec.training.reporters import place_logs
+from genrec.training.trainer import RecommendationTrainer, ScoreBar
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +140,11 @@ def post_train(
         load_best_model_at_end=True,
         metric_for_best_model=METRIC,
         greater_is_better=True,
-        logging_steps=max(1, len(batches) // 10),
+        logging_steps=max(1, len(batches) // training.accumulation_steps // 10),
+        gradient_accumulation_steps=training.accumulation_steps,
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(training.report_to) or "none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
@@ -165,9 +162,9 @@ def post_train(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ScoreBar())
+    place_logs(trainer.callback_handler.callbacks, str(Path(training.logging_folder or folder) / "post_training"))
     log.info("Post-training by %s on %d prompts", config.method, len(rollouts))
-    last = last_complete_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    train_to_the_end(trainer, folder)
     scores = [float(entry[f"eval_{METRIC}"]) for entry in trainer.state.log_history if f"eval_{METRIC}" in entry]
     kept = int(np.argmax(scores)) + 1 if max(scores) > start else 0
     if not kept:

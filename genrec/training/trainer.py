@@ -12,7 +12,6 @@ model together (processes.py), each with a copy of it (DDP) or with a part of it
 import copy
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ from transformers import (
     PreTrainedModel,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
@@ -46,6 +44,7 @@ from genrec.models.item_encoder import encoder_of
 from genrec.models.tokens import TokenLayout
 from genrec.models.user_adapter import adapter_of, read_inputs
 from genrec.training import processes
+from genrec.training.checkpoints import METRIC, MarkComplete, train_to_the_end
 from genrec.training.config import TrainingConfig
 from genrec.training.distillation import Distillation
 from genrec.training.examples import IGNORED, Collator, HistoryWindows, LengthBatches
@@ -59,9 +58,6 @@ from genrec.training.user_index import ToldBatches, ToldCollator, ToldTargets, T
 
 log = logging.getLogger(__name__)
 
-METRIC = "ndcg@10"
-COMPLETE = "complete"  # name of the mark in a checkpoint folder
-
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -73,15 +69,6 @@ class TrainingResult:
     steps: int
     history: list[dict[str, float]]
     post: dict[str, Any] | None = None
-
-
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once all of it is on disk: what a kill left half written must not be gone on from."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        processes.wait()  # until all have written their random states
-        if processes.is_first():
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 class ScoreBar(ProgressCallback):
@@ -113,8 +100,20 @@ class RecommendationTrainer(Trainer):
     ranker: has the model that is trained or, where that is sharded, a whole one beside it that takes over its weights.
     """
 
-    def __init__(self, *, batches: Batches, ranker: BeamRanker, questions: Targets, exclude_seen: bool, **kwargs: Any) -> None:
-        super().__init__(eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
+    def __init__(
+        self,
+        *,
+        args: TrainingArguments,
+        batches: Batches,
+        ranker: BeamRanker,
+        questions: Targets,
+        exclude_seen: bool,
+        **kwargs: Any,
+    ) -> None:
+        if args.n_gpu > 1:  # the Trainer would spread each batch over all of them by DataParallel, which nobody asked for
+            log.info("One of %d GPUs is used. training/one_node.sh starts a process on each.", args.n_gpu)
+            args._n_gpu = 1
+        super().__init__(args=args, eval_dataset=questions, **kwargs)  # type: ignore[arg-type]  # only `evaluate` below reads it
         self.batches, self.ranker, self.questions, self.exclude_seen = batches, ranker, questions, exclude_seen
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -304,16 +303,9 @@ def train(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ScoreBar())
     place_logs(trainer.callback_handler.callbacks, config.logging_folder or str(folder))
-    last = processes.told(last_complete_checkpoint(folder) if processes.is_first() else None)
-    if last:
-        log.info("Going on from %s", last.name)
     if processes.several():
         torch.manual_seed(seed + processes.share()[0])  # or all would drop the same neurons
-    if last and stopped_early(last, config.patience):
-        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
-        trainer._load_best_model()
-    else:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    train_to_the_end(trainer, folder, config.patience)
     trainer.gather()
     if config.gradient_checkpointing and not sharded:
         model.gradient_checkpointing_disable()
@@ -388,19 +380,3 @@ def check_length(model: PreTrainedModel, mix: Mix) -> None:
             f"The model reads at most {most} tokens, and the longest prompt of tasks may have {longest}. Lower "
             "training.max_history or tasks.text_tokens."
         )
-
-
-def stopped_early(checkpoint: Path, patience: int) -> bool:
-    """Whether the run had lost its patience at this checkpoint: it was killed after training, and must not train on."""
-    log_history = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).log_history
-    scores = [entry[f"eval_{METRIC}"] for entry in log_history if f"eval_{METRIC}" in entry]
-    return len(scores) - 1 - int(np.argmax(scores)) >= patience
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written to its end; half-written ones are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[-1]))
-    for path in found:
-        if not (path / COMPLETE).exists():
-            shutil.rmtree(path)
-    return next((path for path in reversed(found) if path.exists()), None)

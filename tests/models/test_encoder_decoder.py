@@ -12,6 +12,7 @@ from transformers import (
     BartConfig,
     GPT2Config,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     UMT5Config,
@@ -24,6 +25,7 @@ from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder, save_text_tokenizer
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.models.pretrained import check_pretrained
+from tokenizers import Tokenizer, models
 
 SIZES = (5, 4, 3)
 SMALL = ModelConfig("encoder-decoder", hidden_size=32, layers=2, heads=2, feed_forward=64)
@@ -98,10 +100,18 @@ def test_a_pretrained_t5_grows_learns_and_is_saved_whole(tmp_path: Path, own_out
 
 
 def test_a_pretrained_model_of_the_right_kind_passes_before_its_weights_are_read(tmp_path: Path) -> None:
-    UMT5Config().save_pretrained(tmp_path / "umt5")
-    GPT2Config().save_pretrained(tmp_path / "gpt2")
-    check_pretrained(pretrained(tmp_path / "umt5", 4))
-    check_pretrained(ModelConfig(pretrained=str(tmp_path / "gpt2"), lora_rank=0))
+    umt5, gpt2 = tmp_path / "umt5", tmp_path / "gpt2"
+    UMT5Config().save_pretrained(umt5)
+    GPT2Config().save_pretrained(gpt2)
+    with pytest.raises(SettingError, match="with its tokenizer"):
+        check_pretrained(ModelConfig(pretrained=str(gpt2), lora_rank=0))
+    spelling = Tokenizer(models.WordLevel({"<end>": 0, "hat": 1}, "<end>"))
+    for config in (pretrained(umt5, 4), ModelConfig(pretrained=str(gpt2), lora_rank=0)):
+        PreTrainedTokenizerFast(tokenizer_object=spelling).save_pretrained(str(config.pretrained))
+        with pytest.raises(SettingError, match="neither a bos nor an eos token"):
+            check_pretrained(config)
+        PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="<end>").save_pretrained(str(config.pretrained))
+        check_pretrained(config)
     check_pretrained(SMALL)
 
 

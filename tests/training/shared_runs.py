@@ -23,9 +23,10 @@ from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
 from genrec.training import processes
+from genrec.training.checkpoints import MarkComplete
 from genrec.training.config import TrainingConfig
 from genrec.training.teacher import Lists, Teacher
-from genrec.training.trainer import MarkComplete, train
+from genrec.training.trainer import train
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def run(folder: Path, asked: Run) -> None:
                 processes.wait()
             else:
                 raise AssertionError("it was to be killed")
+        go()  # to its end, where it is killed once more
     model = go()
     if processes.is_first():
         save_file({name: value.clone() for name, value in model.state_dict().items()}, folder / "model.safetensors")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from quick import QUICK
 from test_training import CODES, SIZES, walkers
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 from worlds import brute_force, make_ranker, write_llm
 
 from genrec.bundle import read_bundle
@@ -180,6 +182,37 @@ def test_a_killed_post_training_ends_with_the_same_weights(
     resumed, again = run(trained, tmp_path / "killed", epochs=3)
     assert again == told
     assert all(torch.equal(one, two) for one, two in zip(whole.parameters(), resumed.parameters(), strict=True))
+    monkeypatch.setattr(RolloutCollator, "__call__", None)  # it has ended: whoever trains again fails
+    ended, again = run(trained, tmp_path / "killed", epochs=3)
+    assert again == told
+    assert all(torch.equal(one, two) for one, two in zip(whole.parameters(), ended.parameters(), strict=True))
+
+
+def test_post_training_adds_up_gradients_and_reports_as_training_does(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    class Reporter(TrainerCallback):
+        logging_dir = None
+
+        def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+            seen.append((state.global_step, args.gradient_accumulation_steps))
+            assert self.logging_dir == str(tmp_path / "logs" / "post_training")
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Reporter)
+    config = PostTrainingConfig("dpo", learning_rate=3e-3, rollouts=6, epochs=1)
+    for steps in (1, 3):
+        told = replace(TRAINING, accumulation_steps=steps, report_to=["tensorboard"], logging_folder=str(tmp_path / "logs"))
+        model, layout, snapshot = copy.deepcopy(trained[0]), *trained[1:]
+        post_train(model, layout, snapshot, walkers(), told, config, tmp_path / f"work{steps}", False, -1.0)
+    (plain, _), (added, asked) = seen
+    assert (added, asked) == (-(-plain // 3), 3)
+
+
+def test_post_training_and_gradient_checkpointing_are_refused_together() -> None:
+    with pytest.raises(SettingError, match="post_training keeps all activations"):
+        load_recipe(overrides={"post_training.method": "dpo", "training.gradient_checkpointing": True})
 
 
 @pytest.mark.parametrize("method", ["dpo", "grpo"])

@@ -25,7 +25,9 @@ from genrec.recommender import Recommender
 from genrec.tables import read_tables, split_histories
 from genrec.tasks import mix_of
 from genrec.training.config import TrainingConfig
+from genrec.training.examples import Collator
 from genrec.training.tasks.mix import MixBatches, MixCollator
+from genrec.training.tasks.prompts import Sample
 from genrec.training.trainer import TrainingResult, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "lc_rec.yaml"
@@ -59,12 +61,12 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llm(tmp_path_factory.mktemp("llm"), CATALOGUE.column("title").to_pylist())
 
 
-def run(folder: Path, llm: Path, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
+def run(folder: Path, llm: Path, rank: int = 0, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
     recipe = load_recipe(overrides=TASKS | {"model.pretrained": str(llm)})
     tables = read_tables(CATALOGUE, walkers(), recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue), recipe)
     torch.manual_seed(0)
-    model, layout = build_decoder(ModelConfig(pretrained=str(llm), lora_rank=0), SIZES, 64)
+    model, layout = build_decoder(ModelConfig(pretrained=str(llm), lora_rank=rank), SIZES, 64)
     mix, _ = mix_of(recipe, tables, split.train, CODES, layout, AutoTokenizer.from_pretrained(llm))
     quick = {"epochs": 3, "batch_tokens": 1024, "learning_rate": 3e-3, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
@@ -114,6 +116,45 @@ def test_a_killed_run_on_a_mix_ends_with_the_same_weights(tmp_path: Path, llm: P
     assert result.steps == expected.steps
     for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_other_families_learn_the_mix_under_lora_and_begin_as_their_tokenizer_says(tmp_path: Path, family: str) -> None:
+    path = write_llm(tmp_path / "llm", CATALOGUE.column("title").to_pylist(), family=family)
+    words = AutoTokenizer.from_pretrained(path)
+    layout, _ = layout_alone(ModelConfig(pretrained=str(path)), SIZES)
+    assert layout.start == (words.eos_token_id if words.bos_token_id is None else words.bos_token_id)
+    model, result = run(tmp_path / "work", path, rank=8, epochs=2, learning_rate=1e-2)
+    assert result.steps > 0
+    asked = torch.tensor([[layout.start, 3, 4, *layout.to_tokens(CODES[7])]])
+    with torch.no_grad():
+        wanted = model.eval()(input_ids=asked).logits
+        plain = model.merge_and_unload()  # type: ignore[operator]
+        torch.testing.assert_close(plain(input_ids=asked).logits, wanted, rtol=1e-4, atol=1e-4)
+    base = AutoModelForCausalLM.from_pretrained(path)
+    assert type(plain) is type(base)
+    words, linear = base.get_input_embeddings().weight, "h.0.mlp.c_fc" if family == "gpt2" else "layers.0.mlp.up_proj"
+    torch.testing.assert_close(plain.get_input_embeddings().weight[: len(words)], words, msg="words stay as they were")
+    assert not torch.equal(plain.base_model.get_submodule(linear).weight, base.base_model.get_submodule(linear).weight)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2"])
+def test_padding_moves_nothing(tmp_path: Path, family: str) -> None:
+    """A sample that stands beside a longer one is read as it is read alone, and as the search reads it."""
+    path = write_llm(tmp_path / "llm", CATALOGUE.column("title").to_pylist(), family=family)
+    model, layout = build_decoder(ModelConfig(pretrained=str(path), lora_rank=0), SIZES, 64)
+    short, long = np.array([0, 2]), np.array([0, 1, 2, 3, 1, 0])
+    alone, beside = (Collator(CODES, layout)(windows) for windows in ([short], [short, long]))
+    width = alone["input_ids"].shape[1]
+    tokens = alone["input_ids"][0].numpy(), beside["input_ids"][1].numpy()
+    mixed = MixCollator(layout.pad)([Sample(some, some >= 0) for some in tokens])
+    with torch.no_grad():
+        wanted, *found = (model.eval()(**batch).logits[:1, -width:] for batch in (alone, beside, mixed))
+    for one in found:
+        torch.testing.assert_close(one, wanted)
+    assert family != "gpt2" or not torch.allclose(
+        model(**{name: x for name, x in beside.items() if name != "position_ids"}).logits[:1, -width:], wanted
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])

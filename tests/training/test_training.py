@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainingArguments
 
 from genrec.data.interactions import Histories
 from genrec.data.splits import Split, leave_one_out
@@ -215,6 +216,48 @@ def test_a_kill_does_not_lend_new_patience(tmp_path: Path, monkeypatch: pytest.M
     assert result == expected
     for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
+def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Of its checkpoints only the best is left, and what comes after training may be killed too."""
+    scores = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(trainer_module, "ndcg_at", lambda positions, k: np.array([next(scores)]))
+    model, expected = run(tmp_path, architecture=architecture, epochs=5, patience=2)
+    [checkpoint] = tmp_path.glob("checkpoint-*")
+    monkeypatch.setattr(trainer_module.RecommendationTrainer, "train", None)  # whoever trains again fails
+    again, result = run(tmp_path, architecture=architecture, epochs=5, patience=2)
+    assert result == expected
+    assert (result.epoch, len(result.history)) == (1.0, 3)
+    for (name, one), two in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    assert checkpoint.exists()
+
+
+class TwoGpus(TrainingArguments):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._n_gpu = 2
+
+
+class Refused(torch.nn.DataParallel):
+    def __init__(self, *_: object, **__: object) -> None:
+        raise AssertionError
+
+
+def test_of_several_gpus_one_process_takes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Trainer would split each batch over them by itself, which is another training than the recipe's."""
+    model, _ = run(tmp_path / "one", epochs=1)
+
+    monkeypatch.setattr(trainer_module, "TrainingArguments", TwoGpus)
+
+    with caplog.at_level("INFO", logger="genrec"), monkeypatch.context() as patch:
+        patch.setattr(torch.nn, "DataParallel", Refused)
+        same, _ = run(tmp_path / "two", epochs=1)
+    assert "One of 2 GPUs is used. training/one_node.sh starts a process on each." in caplog.text
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), same.parameters(), strict=True))
 
 
 def test_a_split_without_validation_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from a stretch is never longer than its longest, so every epoch has as many batc
 Legend: `M` examples of a task, `P` its prompts, `S` slots of an epoch, `B` samples of a batch, `T` tokens of its longest.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +22,11 @@ from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 from genrec.models.words import Words
 from genrec.networks import length_cuts
-from genrec.training.examples import IGNORED, HistoryWindows
+from genrec.training.examples import IGNORED, HistoryWindows, positions
 from genrec.training.tasks.dialogue import DIALOGUE_TASKS
 from genrec.training.tasks.families import TASKS, Given
 from genrec.training.tasks.places import Examples, Place
 from genrec.training.tasks.prompts import Prompt, Sample, make_prompt
-
-log = logging.getLogger(__name__)
 
 PLAIN = "next_item"
 
@@ -141,7 +138,8 @@ class MixBatches(Sampler[list[Key]]):
 
 
 class MixCollator:
-    """Samples -> `input_ids`, `attention_mask`, `labels`, each int64 [B, T], padded on the left as histories are."""
+    """Samples -> `input_ids`, `attention_mask`, `position_ids`, `labels`, each int64 [B, T], padded on the left as histories
+    are."""
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
@@ -155,7 +153,8 @@ class MixCollator:
             tokens[row, begin:] = sample.tokens
             mask[row, begin:] = 1
             labels[row, begin:] = np.where(sample.learned, sample.tokens, IGNORED)
-        return {name: torch.from_numpy(x) for name, x in (("input_ids", tokens), ("attention_mask", mask), ("labels", labels))}
+        batch = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions(mask), "labels": labels}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 def make_mix(
@@ -185,5 +184,4 @@ def make_mix(
             )
         slots = max(1, round(weights[task.name] * len(windows)))
         tasks.append(Aligned(task.name, examples.select(some), prompts, lengths[some].astype(np.int32), slots))
-        log.info("Task %s: %d examples, %d in an epoch, %d sentences", task.name, len(some), slots, len(prompts))
     return Mix(windows, codes, layout, tasks)
