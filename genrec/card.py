@@ -4,14 +4,13 @@ In: the recipe, the results and the hashes of a fit. Out: the text of the bundle
 of the Hugging Face hub. It names no licence: that is for who publishes to say.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from genrec.codes import CodeTable
 from genrec.evaluation.evaluate import Result, markdown_table, report_table
@@ -89,11 +88,7 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 
 def _on_the_hub(base: str) -> bool:
     """Whether this names a model there: the hub refuses a card whose base model is a folder."""
-    try:
-        validate_repo_id(base)
-    except HFValidationError:
-        return False
-    return not Path(base).exists()
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) is not None and not Path(base).exists()
 
 
 def _measured(recipe: Recipe, results: list[Result]) -> str:
