@@ -14,8 +14,11 @@ from unittest import mock
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from test_tasks_training import CATALOGUE
+from test_tasks_training import run as run_mix
 from test_teacher import Always
 from test_training import CODES, SIZES, walkers
+from worlds import write_llm
 
 from genrec.decoding.snapshot import Snapshot
 from genrec.decoding.user_index import UserIndex
@@ -32,13 +35,14 @@ from genrec.training.trainer import train
 @dataclass(frozen=True)
 class Run:
     """killed: it dies after its first epoch, and is started again. told: it reads a user index, and soft tokens. taught: by
-    another recommender."""
+    another recommender. prompted: a pretrained decoder learns a mix of tasks under LoRA."""
 
     architecture: str = "decoder"
     dropout: float = 0.0  # what is drawn differs between one process and several
     killed: bool = False
     told: bool = False
     taught: bool = False
+    prompted: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +52,7 @@ RUNS = {
     "ddp-t5": Run("encoder-decoder", settings={"learning_rate": 1e-3}),
     "ddp-told": Run(told=True, settings={"max_history": 4}),
     "ddp-taught": Run(taught=True),
+    "ddp-prompted": Run(prompted=True, settings={"batch_tokens": 256, "learning_rate": 1e-3}),
     "ddp-whole": Run(dropout=0.1),
     "ddp-killed": Run(dropout=0.1, killed=True),
     "fsdp": Run(settings=SHARDED),
@@ -66,6 +71,11 @@ def run(folder: Path, asked: Run) -> None:
     vectors = np.random.default_rng(0).normal(size=(len(CODES), 6)).astype(np.float32)
 
     def go() -> torch.nn.Module:
+        if asked.prompted:
+            if processes.is_first():
+                write_llm(folder / "llm", CATALOGUE.column("title").to_pylist())
+            processes.wait()
+            return run_mix(folder / "work", folder / "llm", 8, asked.dropout, **quick | asked.settings)[0]
         torch.manual_seed(0)
         build = build_decoder if asked.architecture == "decoder" else build_encoder_decoder
         model, layout = build(shape, SIZES, 64, width=vectors.shape[1])

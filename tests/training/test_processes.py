@@ -50,17 +50,15 @@ def logged(folder: Path, name: str) -> list[float]:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process leaves of the runs without dropout."""
     folder = tmp_path_factory.mktemp("one")
-    run(folder / "decoder", RUNS["ddp"])
-    run(folder / "encoder-decoder", RUNS["ddp-t5"])
-    run(folder / "told", RUNS["ddp-told"])
-    run(folder / "taught", RUNS["ddp-taught"])
+    for name in ("ddp", "ddp-t5", "ddp-told", "ddp-taught", "ddp-prompted"):
+        run(folder / name, RUNS[name])
     return folder
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-t5", "ddp-told", "ddp-taught", "fsdp", "fsdp-grad-op"])
+@pytest.mark.parametrize("name", ["ddp", "ddp-t5", "ddp-told", "ddp-taught", "ddp-prompted", "fsdp", "fsdp-grad-op"])
 def test_two_processes_learn_what_one_does(two: Path, one: Path, name: str) -> None:
     """With AdamW, which divides a gradient by its size, weights alone would not show a loss of another scale."""
-    alone = one / (name.removeprefix("ddp-") if RUNS[name].told or RUNS[name].taught else RUNS[name].architecture)
+    alone = one / ("ddp" if name.startswith("fsdp") else name)
     for number in ("loss", "grad_norm", "eval_ndcg@10"):
         np.testing.assert_allclose(logged(two / name, number), logged(alone, number), rtol=2e-3, err_msg=number)
     ours, theirs = load_file(alone / "model.safetensors"), load_file(two / name / "model.safetensors")

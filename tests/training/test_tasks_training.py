@@ -61,12 +61,14 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llm(tmp_path_factory.mktemp("llm"), CATALOGUE.column("title").to_pylist())
 
 
-def run(folder: Path, llm: Path, rank: int = 0, **settings: object) -> tuple[torch.nn.Module, TrainingResult]:
+def run(
+    folder: Path, llm: Path, rank: int = 0, dropout: float = 0.2, **settings: object
+) -> tuple[torch.nn.Module, TrainingResult]:
     recipe = load_recipe(overrides=TASKS | {"model.pretrained": str(llm)})
     tables = read_tables(CATALOGUE, walkers(), recipe)
     split = split_histories(tables.interactions.histories(tables.catalogue), recipe)
     torch.manual_seed(0)
-    model, layout = build_decoder(ModelConfig(pretrained=str(llm), lora_rank=rank), SIZES, 64)
+    model, layout = build_decoder(ModelConfig(pretrained=str(llm), lora_rank=rank, dropout=dropout), SIZES, 64)
     mix, _ = mix_of(recipe, tables, split.train, CODES, layout, AutoTokenizer.from_pretrained(llm))
     quick = {"epochs": 3, "batch_tokens": 1024, "learning_rate": 3e-3, "validation_users": 50, "validation_beam": 16}
     config = TrainingConfig(**(quick | settings))  # type: ignore[arg-type]
