@@ -24,8 +24,10 @@ longer).
 """
 
 import argparse
+import hashlib
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ import torch
 import yaml
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import genrec
 from genrec.bundle import read_bundle
 from genrec.data.catalogue import Catalogue
 from genrec.data.splits import Targets
@@ -121,9 +124,10 @@ def main(given: list[str] | None = None) -> None:
     said = arguments.out / "about.json"
     about = json.dumps({"recipe": recipe.to_dict(), "data": tables.hashes}, indent=2)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if said.exists() and said.read_text(encoding="utf-8") != about:
+    if not said.exists():
+        said.write_text(about, encoding="utf-8")
+    elif said.read_text(encoding="utf-8") != about:
         parser.error(f"{arguments.out} holds fits of another recipe, of other settings or data ({said} says which).")
-    said.write_text(about, encoding="utf-8")
     results, costs = evaluate_baselines(tables.catalogue, split, recipe, questions), []
     for row in arguments.rows:
         for seed in arguments.seeds:
@@ -218,21 +222,34 @@ def language_model(shape: ModelConfig, words: int, rows: np.ndarray, epochs: int
 
 
 def measured(row: str, seed: int, folder: Path, questions: Targets) -> tuple[Result, list[str]]:
-    """The result of a bundle, and a line on what the fit cost. Asked once: places of the answers are kept beside the fits."""
+    """The result of a bundle, and a line on what the fit cost. Asked once by the same code: places of the answers are kept
+    beside the fits."""
     bundle = read_bundle(folder)
     metrics, kept = bundle.metrics, folder.parent / "measured" / f"{folder.name}-{len(questions)}"
-    if (kept / NUMBERS).exists() and (found := read_evaluation(kept)).about == {"bundle": bundle.hash}:
+    about = {"bundle": bundle.hash, "code": code_hash()}
+    if (kept / NUMBERS).exists() and (found := read_evaluation(kept)).about == about:
         result = found.results[0]
     else:
         ranker = Recommender.load(folder).ranker
         ranker.name = row
         result = evaluate(ranker, questions)
-        Evaluation([result], bundle.catalogue.item_ids[questions.items], {"bundle": bundle.hash}).save(kept)
+        partial = kept.with_name(f"{kept.name}.partial")
+        Evaluation([result], bundle.catalogue.item_ids[questions.items], about).save(partial)
+        shutil.rmtree(kept, ignore_errors=True)
+        partial.rename(kept)
     learned = metrics["validation"]
     print(json.dumps({"row": row, "seed": seed, "best validation NDCG@10": learned["best_ndcg@10"]}))
     cost = [row, str(seed), f"{metrics['weights']:,}", f"{len(learned['epochs'])}, {learned['epoch']:.0f}",
-            f"{metrics['training_seconds']:,.0f}"]  # fmt: skip
+            "-" if (seconds := metrics["training_seconds"]) is None else f"{seconds:,.0f}"]  # fmt: skip
     return result, cost
+
+
+def code_hash() -> str:
+    """SHA-256 of the code that asks: what another one found is not taken for its answers."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(genrec.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

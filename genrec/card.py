@@ -87,8 +87,8 @@ recommender.recommend([["{codes.item_ids[0]}"]], k=10)
 
 
 def _on_the_hub(base: str) -> bool:
-    """Whether this names a model there: the hub refuses a card whose base model is a folder."""
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) is not None and not Path(base).exists()
+    """Whether this may be a name there, and no folder: the hub refuses a card whose base model is one."""
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", base) is not None and not Path(base).exists()
 
 
 def _measured(recipe: Recipe, results: list[Result]) -> str:

@@ -94,6 +94,11 @@ def fit(
         raise SettingError("A one-pass model trains in one process, for minutes. Start genrec fit without torchrun.")
     if recipe.post_training.method and processes.several():
         raise SettingError("post_training works in one process. Start genrec fit without torchrun, or leave it out.")
+    if recipe.post_training.method and recipe.training.gradient_checkpointing:
+        raise SettingError(
+            "post_training keeps all activations: training.gradient_checkpointing would save memory in training alone, and "
+            "what comes after it might not fit. Leave one of them out; training.accumulation_steps is for both."
+        )
     check_pretrained(recipe.model)  # before an hour of other work, not after
     tables = read_tables(items, interactions, recipe)
     published = None if codes is None else read_codes(codes)
@@ -127,13 +132,13 @@ def fit(
 
     _seed_everything(recipe.seed)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
-    began = time.perf_counter()
+    began, went_on = time.perf_counter(), any(work.rglob("checkpoint-*"))
     one_pass = recipe.model.architecture == ONE_PASS
     learn = learn_one_pass if one_pass else partial(learn_language_model, teacher=beside.get("training.teacher"))
     ranker, trained = learn(
         recipe, tables, Snapshot(index, table.codes, None, vectors), split, counts, work, embedder, bool(exclude_seen)
     )
-    training_seconds = time.perf_counter() - began  # of this run: a fit that was killed and went on took longer
+    training_seconds = None if went_on else time.perf_counter() - began  # of a fit that was killed nobody counted them
     log.info("Best validation NDCG@10 %.4f at epoch %g", trained.best, trained.epoch)
     if not processes.is_first():
         processes.wait()  # for the bundle

@@ -200,11 +200,6 @@ class Recipe:
                 f"post_training is for decoders; model.architecture is {self.model.architecture!r}. Set it to {DECODER!r}, or "
                 "leave the section out."
             )
-        if self.training.gradient_checkpointing:
-            raise SettingError(
-                "post_training keeps all activations: training.gradient_checkpointing would save memory in training alone, and "
-                "what comes after it might not fit. Leave one of them out; training.accumulation_steps is for both."
-            )
 
     def _check_item_encoder(self) -> None:
         """Refuse what writes or learns items of a history as codes, where the model reads them as soft tokens."""

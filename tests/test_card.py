@@ -75,6 +75,10 @@ def test_a_base_that_is_a_folder_is_not_named_to_the_hub(bundle: Path, tmp_path:
         assert told in text
         assert "| training.teacher | `abc` |\n| seed |" in text
         assert "item vectors" not in text
+    recipe = load_recipe(overrides={"model.pretrained": "../llm"})  # as in a bundle that was moved to another machine
+    data = ModelCard(model_card("shop", recipe, [], hashes, opened.codes, layout)).data
+    assert isinstance(data, ModelCardData)
+    assert data.base_model is None
 
 
 def test_a_bundle_with_a_licence_on_its_card_is_the_same_bundle(bundle: Path, tmp_path: Path) -> None:

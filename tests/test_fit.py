@@ -15,6 +15,7 @@ import pytest
 import yaml
 from quick import QUICK
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from worlds import write_llm
 
 from genrec import fit as fit_module
 from genrec.bundle import read_bundle
@@ -23,7 +24,7 @@ from genrec.data import mapped
 from genrec.data.catalogue import Catalogue
 from genrec.data.interactions import Interactions
 from genrec.data.synthetic import write_shop
-from genrec.errors import BundleError, DataError, GenrecError, MissingDependencyError
+from genrec.errors import BundleError, DataError, GenrecError, MissingDependencyError, SettingError
 from genrec.evaluate_bundle import evaluate_bundle
 from genrec.evaluation.baselines import TRAINED
 from genrec.evaluation.baselines.sequence_network import SequenceConfig
@@ -99,12 +100,27 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_weights(
         Recommender.load(tmp_path / "killed")
     with pytest.raises(BundleError, match="unfinished fit with another recipe"):
         fit(tables / "items.csv", tables / "interactions.csv", tmp_path / "killed", load_recipe(overrides=QUICK))
-    made = (tmp_path / "killed" / "work" / "codes" / "codes.parquet").read_bytes()
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    made = (tmp_path / "moved" / "work" / "codes" / "codes.parquet").read_bytes()
     monkeypatch.setattr(fit_module, "make_codes", None)  # another machine might make others: they are made once
-    fit(tables / "items.csv", tables / "interactions.csv", tmp_path / "killed", load_recipe(recipe))
+    fit(tables / "items.csv", tables / "interactions.csv", tmp_path / "moved", load_recipe(recipe))
     assert "Going on with the unfinished fit" in caplog.text
-    assert weights_hash(tmp_path / "killed") == weights_hash(tmp_path / "whole")
-    assert (tmp_path / "killed" / "codes.parquet").read_bytes() == made
+    assert weights_hash(tmp_path / "moved") == weights_hash(tmp_path / "whole")
+    assert (tmp_path / "moved" / "codes.parquet").read_bytes() == made
+    seconds = [read_bundle(tmp_path / name).metrics["training_seconds"] for name in ("whole", "moved")]
+    assert seconds[0] > 0
+    assert seconds[1] is None, "those of the killed run are not known"
+
+
+def test_tasks_without_data_are_refused_before_items_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shop: Shop
+) -> None:
+    llm = write_llm(tmp_path / "llm", shop[0].table.column("title").to_pylist())
+    recipe = load_recipe(overrides=QUICK | {"model.pretrained": str(llm), "tasks.search": 1})
+    monkeypatch.setattr(fit_module, "make_vectors", None)
+    with pytest.raises(SettingError, match="tasks.search has no example in these tables"):
+        fit(shop[0].table.select(["item_id", "title"]), shop[1].table, tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_bundle_or_a_folder_of_something_else_is_not_overwritten(

@@ -26,7 +26,7 @@ from genrec.decoding.live import CatalogueVersion
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query
 from genrec.decoding.speak import ItemSpan, Limits, anything, items_of, speak
-from genrec.decoding.steps import check_model
+from genrec.decoding.trial import check_model
 from genrec.errors import SettingError
 from genrec.models.pretrained import embedding_rows
 from genrec.models.words import Words

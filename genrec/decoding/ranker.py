@@ -18,7 +18,8 @@ from genrec.decoding.answers import Answer, as_arrays, check_sizes, under_caps
 from genrec.decoding.beam import beam_search, widths_per_level
 from genrec.decoding.fusion import Fusion
 from genrec.decoding.snapshot import Query, Rules, Snapshot
-from genrec.decoding.steps import Head, Steps, check_model, start
+from genrec.decoding.steps import Head, Steps, start
+from genrec.decoding.trial import check_model, try_steps
 from genrec.decoding.user_index import UserIndex
 from genrec.errors import SettingError, check_integer
 from genrec.models.item_encoder import ItemEncoder, read_items
@@ -61,6 +62,7 @@ class BeamRanker:
             )
         check_sizes(snapshot.index.sizes, layout.sizes)
         check_model(model, layout.longest(max_history))
+        try_steps(model, layout, max_history)
         if layout.index != (user_index.sizes if user_index else ()) or (user_index and snapshot.vectors is None):
             raise SettingError(
                 f"The model reads a user index of {list(layout.index)} codes, which is made of the items' vectors; got "

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from genrec.errors import SettingError
-from genrec.models.discrec import DiscRecConfig
-from genrec.models.pretrained import RELATIVE
 from genrec.models.user_adapter import read_inputs
 
 log = logging.getLogger(__name__)
@@ -120,39 +118,6 @@ def start(model: PreTrainedModel, tokens: Tensor, mask: Tensor, soft: Tensor | N
     return (Seq2SeqSteps if model.config.is_encoder_decoder else CausalSteps)(model, tokens, mask, soft)
 
 
-def check_model(model: PreTrainedModel, most_tokens: int) -> None:
-    """Raise `SettingError` for a model that would not decode exactly.
-
-    most_tokens: longest history and suffix together. The search needs attention layers that take a mask of their own and
-    remember every token.
-    """
-    config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None)
-    name = type(model).__name__
-    if model.config.is_encoder_decoder and model.config.model_type not in (*RELATIVE, DiscRecConfig.model_type):
-        raise SettingError(
-            f"Of encoder-decoders only those with relative positions are decoded exactly ({', '.join(RELATIVE)}); {name} is of "
-            f"type {model.config.model_type!r}. Use a T5."
-        )
-    if kinds - {"full_attention", "sliding_attention"}:
-        raise SettingError(
-            f"Catalogue-constrained beam search needs attention layers; {name} has {sorted(kinds)}. "
-            "Use a model with full attention, such as Qwen3, Llama or T5."
-        )
-    if "sliding_attention" in kinds and window is not None and most_tokens > window:
-        raise SettingError(
-            f"{name} attends to the last {window} tokens in some layers; these histories need {most_tokens}. Lower "
-            "training.max_history, or use a model with full attention."
-        )
-    attention = str(config._attn_implementation)
-    if attention not in ("eager", "sdpa"):
-        raise SettingError(
-            f"The beams of a user share one sequence through an attention mask of their own, which only 'sdpa' and 'eager' "
-            f"attention take; {name} was loaded with {attention!r}. Load it with attn_implementation='sdpa'."
-        )
-
-
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Who sees whom, bool [B, Q, K], as the additive [B, 1, Q, K] that every attention implementation takes."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
@@ -198,7 +163,10 @@ class Head:
                 hidden = model.get_decoder()(input_ids=token).last_hidden_state
             width = hidden.shape[-1]
             for before in (1.0, width**-0.5):
-                logits = self.output(hidden * before).float()
+                try:
+                    logits = self.output(hidden * before).float()
+                except RuntimeError:  # it is as wide as something that comes between (ELECTRA)
+                    break
                 for after in afters:
                     if torch.allclose(after(logits), wanted, rtol=1e-2, atol=1e-2 * float(wanted.abs().mean() + 1e-6)):
                         model.train(training)

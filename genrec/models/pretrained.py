@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -74,12 +75,23 @@ def check_pretrained(config: ModelConfig) -> None:
             f"{config.pretrained} is of type {found.model_type!r}, for which transformers has no language model: nobody could "
             "load a bundle of it. Name a causal language model, such as a Qwen3 or a Llama."
         )
+    check_layers(found.get_text_config(decoder=True), config.pretrained)
     if getattr(found, "quantization_config", None) is not None:
         raise SettingError(
             f"The weights of {config.pretrained} are packed into fewer bits already, into which rows for the codes and "
             "adapters cannot be folded. Name the same model in full precision, and set model.quantization to '8bit' or '4bit'."
         )
     _layout(config, _text_tokenizer(config), 0, (1,))
+
+
+def check_layers(config: PreTrainedConfig, name: str) -> None:
+    """Raise `SettingError` for layers that keep a state in place of their past, which beams side by side would share."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise SettingError(
+            f"Catalogue-constrained beam search needs attention layers; {name} has {sorted(kinds)}. "
+            "Use a model with full attention, such as Qwen3, Llama or T5."
+        )
 
 
 def load_grown(
@@ -134,7 +146,8 @@ def layout_alone(config: ModelConfig, sizes: tuple[int, ...]) -> tuple[TokenLayo
 def _text_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         found = AutoTokenizer.from_pretrained(config.pretrained)
-        if not found.get_vocab().keys() - set(found.all_special_tokens):  # transformers makes up one for some model types
+        # Transformers makes up one for some model types, of special tokens and T5's sign for a space.
+        if not any(word.strip("\u2581") for word in found.get_vocab().keys() - set(found.all_special_tokens)):
             raise ValueError("no tokenizer with words lies there")
         return found
     except (OSError, ValueError) as error:

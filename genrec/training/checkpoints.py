@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from genrec.errors import BundleError
 from genrec.training import processes
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,11 @@ FINISHED = "finished.json"  # beside the checkpoints of a run that has ended
 
 
 class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once all of it is on disk: what a kill left half written must not be gone on from."""
+    """Marks a checkpoint once all of it is on disk: what a kill left half written must not be gone on from. The best one is
+    looked for where the folder is now: it may have been moved, or named from another place."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        name_best(state, Path(str(args.output_dir)))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         processes.wait()  # until all have written their random states
@@ -45,6 +50,7 @@ def train_to_the_end(trainer: Trainer, folder: Path, patience: int | None = None
         log.info("Going on from %s", last.name)
     if last and ended:
         trainer.state = TrainerState.load_from_json(str(finished))
+        name_best(trainer.state, folder)
         trainer._load_best_model()
         return
     trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -52,6 +58,19 @@ def train_to_the_end(trainer: Trainer, folder: Path, patience: int | None = None
         partial = folder / f"{FINISHED}.partial"
         trainer.state.save_to_json(str(partial))
         partial.replace(folder / FINISHED)
+
+
+def name_best(state: TrainerState, folder: Path) -> None:
+    """Say where the best checkpoint of a run lies, if it has one. Raises `BundleError` where it is gone: the Trainer would only
+    warn, and leave the model as it is."""
+    if state.best_global_step is None:
+        return
+    best = folder / f"checkpoint-{state.best_global_step}"
+    if not best.exists():
+        raise BundleError(
+            f"The training in {folder} was at its best in {best.name}, which is gone. Delete {folder} to train anew."
+        )
+    state.best_model_checkpoint = str(best)
 
 
 def stopped_early(checkpoint: Path, patience: int) -> bool:

@@ -26,7 +26,8 @@ from genrec.decoding.index import CatalogueIndex
 from genrec.decoding.overlay import Overlay
 from genrec.decoding.ranker import BeamRanker
 from genrec.decoding.snapshot import Query, Rules, Snapshot
-from genrec.decoding.steps import Head, check_model
+from genrec.decoding.steps import Head
+from genrec.decoding.trial import check_model
 from genrec.errors import SettingError
 from genrec.models.tokens import TokenLayout
 

@@ -103,8 +103,10 @@ def test_a_pretrained_model_of_the_right_kind_passes_before_its_weights_are_read
     umt5, gpt2 = tmp_path / "umt5", tmp_path / "gpt2"
     UMT5Config().save_pretrained(umt5)
     GPT2Config().save_pretrained(gpt2)
-    with pytest.raises(SettingError, match="with its tokenizer"):
-        check_pretrained(ModelConfig(pretrained=str(gpt2), lora_rank=0))
+    T5Config().save_pretrained(tmp_path / "t5")
+    for config in (pretrained(tmp_path / "t5", 4), ModelConfig(pretrained=str(gpt2), lora_rank=0)):
+        with pytest.raises(SettingError, match="with its tokenizer"):
+            check_pretrained(config)
     spelling = Tokenizer(models.WordLevel({"<end>": 0, "hat": 1}, "<end>"))
     for config in (pretrained(umt5, 4), ModelConfig(pretrained=str(gpt2), lora_rank=0)):
         PreTrainedTokenizerFast(tokenizer_object=spelling).save_pretrained(str(config.pretrained))

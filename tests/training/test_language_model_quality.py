@@ -52,6 +52,10 @@ def test_rows_are_fitted_once_and_compared_and_other_settings_are_refused(
     monkeypatch.setattr(script, "fit", None)  # whoever fits or asks again fails
     monkeypatch.setattr(script, "evaluate", None)
     assert run().splitlines()[-len(rows) :] == said.splitlines()[-len(rows) :], "the same costs of the same fits"
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "code_hash", lambda: "another")  # whose answers may be others
+        with pytest.raises(TypeError):
+            run()
     with pytest.raises(SystemExit):
         run("training.epochs=2")
     assert "another recipe" in capsys.readouterr().err

@@ -210,9 +210,12 @@ def test_post_training_adds_up_gradients_and_reports_as_training_does(
     assert (added, asked) == (-(-plain // 3), 3)
 
 
-def test_post_training_and_gradient_checkpointing_are_refused_together() -> None:
+def test_post_training_and_gradient_checkpointing_are_refused_together(
+    shop: tuple[Catalogue, Interactions], tmp_path: Path
+) -> None:
+    recipe = load_recipe(overrides={"post_training.method": "dpo", "training.gradient_checkpointing": True})
     with pytest.raises(SettingError, match="post_training keeps all activations"):
-        load_recipe(overrides={"post_training.method": "dpo", "training.gradient_checkpointing": True})
+        fit(shop[0].table, shop[1].table, tmp_path / "out", recipe)
 
 
 @pytest.mark.parametrize("method", ["dpo", "grpo"])

@@ -15,7 +15,7 @@ from genrec.data.interactions import Histories
 from genrec.data.splits import Split, leave_one_out
 from genrec.decoding.snapshot import Snapshot
 from genrec.decoding.user_index import UserIndex
-from genrec.errors import SettingError
+from genrec.errors import BundleError, SettingError
 from genrec.models.config import ModelConfig
 from genrec.models.decoder import build_decoder
 from genrec.models.encoder_decoder import build_encoder_decoder
@@ -220,18 +220,23 @@ def test_a_kill_does_not_lend_new_patience(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder-decoder"])
 def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
-    """Of its checkpoints only the best is left, and what comes after training may be killed too."""
+    """Of its checkpoints only the best is left, and what comes after training may be killed too. Its folder may move."""
     scores = iter([0.5, 0.4, 0.3])
     monkeypatch.setattr(trainer_module, "ndcg_at", lambda positions, k: np.array([next(scores)]))
-    model, expected = run(tmp_path, architecture=architecture, epochs=5, patience=2)
-    [checkpoint] = tmp_path.glob("checkpoint-*")
+    model, expected = run(tmp_path / "here", architecture=architecture, epochs=5, patience=2)
+    (tmp_path / "here").rename(tmp_path / "there")
+    [checkpoint] = tmp_path.glob("there/checkpoint-*")
     monkeypatch.setattr(trainer_module.RecommendationTrainer, "train", None)  # whoever trains again fails
-    again, result = run(tmp_path, architecture=architecture, epochs=5, patience=2)
+    again, result = run(tmp_path / "there", architecture=architecture, epochs=5, patience=2)
     assert result == expected
     assert (result.epoch, len(result.history)) == (1.0, 3)
     for (name, one), two in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
-    assert checkpoint.exists()
+    checkpoint.rename(tmp_path / "lost")
+    (tmp_path / "there" / "checkpoint-9").mkdir()
+    (tmp_path / "there" / "checkpoint-9" / "complete").touch()
+    with pytest.raises(BundleError, match=f"at its best in {checkpoint.name}, which is gone"):
+        run(tmp_path / "there", architecture=architecture, epochs=5, patience=2)
 
 
 class TwoGpus(TrainingArguments):
