@@ -102,12 +102,30 @@ def _check_decoder(mask: Tensor | None, cache: Any) -> None:
         )
 
 
-class DiscRecStack(T5Stack):
+class Drawn:
+    """First weights as T5 draws them. Of classes that are not its own, transformers takes each module without weights of its
+    own, such as T5's attention and its feed-forward blocks, for drawn already, and all their weights begin at a spread of 1."""
+
+    def _initialize_weights(self, module: nn.Module, *_: Any) -> None:
+        super()._initialize_weights(module)  # type: ignore[misc]
+
+
+class DiscRecStack(Drawn, T5Stack):
     """T5's encoder or decoder, with branches before its first layer."""
 
     def __init__(self, config: DiscRecConfig) -> None:
         super().__init__(config)
         self.branches = Branches(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Branches):
+            for name, weight in module.named_parameters():
+                if name in ("places.weight", "gate"):
+                    init.normal_(weight, std=0.02)  # a mixture of halves at first: a large gate would begin shut
+                elif weight.ndim == 2:
+                    init.normal_(weight, std=weight.shape[1] ** -0.5)
 
     def forward(
         self,
@@ -127,7 +145,7 @@ class DiscRecStack(T5Stack):
         return super().forward(attention_mask=attention_mask, inputs_embeds=self.branches(semantic, places, visible), **more)
 
 
-class DiscRecForConditionalGeneration(T5ForConditionalGeneration):
+class DiscRecForConditionalGeneration(Drawn, T5ForConditionalGeneration):
     """A T5 with branches in both stacks. It reads whole answers at every step: no cache of the decoder's own keys."""
 
     config_class = DiscRecConfig
@@ -136,15 +154,6 @@ class DiscRecForConditionalGeneration(T5ForConditionalGeneration):
         super().__init__(config)
         self.encoder, self.decoder = (DiscRecStack(cast(DiscRecConfig, stack.config)) for stack in (self.encoder, self.decoder))
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, Branches):
-            for name, weight in module.named_parameters():
-                if name in ("places.weight", "gate"):
-                    init.normal_(weight, std=0.02)  # a mixture of halves at first: a large gate would begin shut
-                elif weight.ndim == 2:
-                    init.normal_(weight, std=weight.shape[1] ** -0.5)
 
 
 AutoConfig.register(DiscRecConfig.model_type, DiscRecConfig, exist_ok=True)

@@ -132,6 +132,23 @@ def test_the_gate_shares_out_one_and_a_shut_gate_is_a_plain_t5() -> None:
     assert not torch.allclose(mixed, wanted)
 
 
+def test_weights_begin_as_those_of_a_t5_and_branches_as_small() -> None:
+    """With a spread of 1 in all layers it learned next to nothing, and said so nowhere."""
+    shape = ModelConfig("encoder-decoder", hidden_size=64, layers=2, heads=2, feed_forward=256)
+    torch.manual_seed(0)
+    spread = [
+        {name: weight.std().item() for name, weight in build_encoder_decoder(shaped, SIZES)[0].named_parameters()}
+        for shaped in (shape, replace(shape, discrec=True))
+    ]
+    layers = [name for name in spread[0] if "block" in name and "norm" not in name]
+    assert len(layers) == 34
+    np.testing.assert_allclose([spread[1][name] for name in layers], [spread[0][name] for name in layers], rtol=0.25)
+    for stack in ("encoder", "decoder"):
+        for name, wanted in (("query", 64**-0.5), ("value", 64**-0.5), ("inner", 64**-0.5), ("outer", 256**-0.5)):
+            assert spread[1][f"{stack}.branches.{name}.weight"] == pytest.approx(wanted, rel=0.1)
+        assert spread[1][f"{stack}.branches.gate"] == pytest.approx(0.02, rel=0.3)
+
+
 def test_without_the_option_the_model_is_the_t5_of_before() -> None:
     torch.manual_seed(0)
     model, _ = build_encoder_decoder(ModelConfig("encoder-decoder", **SMALL), SIZES)  # type: ignore[arg-type]
