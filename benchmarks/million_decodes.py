@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "decoding"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from worlds import FAMILIES, MAX_HISTORY, make_model, make_ranker
 
 from genrec.data.interactions import Histories

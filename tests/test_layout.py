@@ -163,6 +163,18 @@ def test_every_other_folder_says_what_it_is_for(folder: str) -> None:
     assert (ROOT / folder / "README.md").is_file()
 
 
+def test_every_benchmark_can_be_started() -> None:
+    """Their own tests are few: what is moved under them is only noticed by whoever runs them."""
+    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
+    load = "import runpy, sys; [runpy.run_path(path, run_name='loaded') for path in sys.argv[1:]]"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])}
+    done = subprocess.run(
+        [sys.executable, "-c", load, *map(str, scripts)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert scripts
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_every_module_says_what_it_is_for() -> None:
     assert [name for name, source in SOURCES.items() if not ast.get_docstring(ast.parse(source))] == []
 

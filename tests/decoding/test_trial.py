@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM as CausalLM
 from transformers import (
     BloomConfig,
     ElectraConfig,
+    Gemma2Config,
     GPTNeoConfig,
     MistralConfig,
     MptConfig,
@@ -50,7 +51,13 @@ def made(config: PreTrainedConfig) -> PreTrainedModel:
 
 @pytest.mark.parametrize(
     "config",
-    [gpt_neo(window=50), OlmoeConfig(**WORDS, **SHAPE, **MIXTURE), MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1)],
+    [
+        gpt_neo(window=50),
+        OlmoeConfig(**WORDS, **SHAPE, **MIXTURE),
+        MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1),
+        # Small logits hide their cap.
+        Gemma2Config(**WORDS, **SHAPE, num_key_value_heads=1, head_dim=8, pad_token_id=0, final_logit_softcapping=8.0),
+    ],
     ids=lambda config: config.model_type,
 )
 def test_a_model_that_passes_is_decoded_exactly(config: PreTrainedConfig) -> None:
