@@ -31,7 +31,7 @@ def check_model(model: PreTrainedModel, most_tokens: int) -> None:
     remember every token.
     """
     config = model.config.get_text_config(decoder=True)
-    name = type(model).__name__
+    name = _name(model)
     if model.config.is_encoder_decoder and model.config.model_type not in (*RELATIVE, DiscRecConfig.model_type):
         raise SettingError(
             f"Of encoder-decoders only those with relative positions are decoded exactly ({', '.join(RELATIVE)}); {name} is of "
@@ -58,7 +58,7 @@ def check_model(model: PreTrainedModel, most_tokens: int) -> None:
 def try_steps(model: PreTrainedModel, layout: TokenLayout, max_history: int) -> None:
     """Raise `SettingError` unless the steps of the search say of the longest history, and of one without items beside it, what
     the model says when it reads each alone. Some ten short forward passes."""
-    name, training, advice = type(model).__name__, model.training, "Use a model such as Qwen3, Llama, GPT-2 or T5."
+    name, training, advice = _name(model), model.training, "Use a model such as Qwen3, Llama, GPT-2 or T5."
     model.eval()
     try:
         off = _trial(model, layout, layout.longest(max_history) - layout.levels)
@@ -78,6 +78,11 @@ def try_steps(model: PreTrainedModel, layout: TokenLayout, max_history: int) -> 
             f"are {off:.0%} of their length apart), so its places, its memory or its mask are of a kind that the search over "
             f"codes does not know. {advice}"
         )
+
+
+def _name(model: PreTrainedModel) -> str:
+    """Of the model itself, not of peft's wrapper around it."""
+    return type(getattr(model, "get_base_model", lambda: model)()).__name__
 
 
 def _trial(model: PreTrainedModel, layout: TokenLayout, longest: int) -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM as CausalLM
 from transformers import (
     BloomConfig,
@@ -96,6 +97,12 @@ def test_a_right_model_is_far_from_being_refused(family: str, sizes: tuple[int, 
     try_steps(model, layout, MAX_HISTORY)
     assert model.training
     model.eval()
+
+
+def test_under_adapters_the_model_is_named_and_not_its_wrapper() -> None:
+    model = get_peft_model(made(gpt_neo(window=5)), LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(SettingError, match="^GPTNeoForCausalLM would not decode exactly"):
+        BeamRanker(model, LAYOUT, Snapshot.of(CODES, SIZES), 8, MAX_HISTORY)  # type: ignore[arg-type]
 
 
 def test_no_memory_is_not_said_to_be_the_models_kind(monkeypatch: pytest.MonkeyPatch) -> None:
