@@ -132,7 +132,7 @@ def fit(
 
     _seed_everything(recipe.seed)
     index = CatalogueIndex.build(table.codes, table.sizes, tie_rank(recipe.decoding.tie_rule, table.item_ids, counts))
-    began, went_on = time.perf_counter(), any(work.rglob("checkpoint-*"))
+    began, went_on = time.perf_counter(), any(path for name in ("checkpoint-*", "one_pass.pt") for path in work.rglob(name))
     one_pass = recipe.model.architecture == ONE_PASS
     learn = learn_one_pass if one_pass else partial(learn_language_model, teacher=beside.get("training.teacher"))
     ranker, trained = learn(

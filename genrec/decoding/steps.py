@@ -165,10 +165,9 @@ class Head:
             # The nearest of all, and near: small logits look almost the same with a cap and without.
             apart, found, close = math.inf, None, False
             for before in (1.0, hidden.shape[-1] ** -0.5):
-                try:
-                    logits = self.output(hidden * before).float()
-                except RuntimeError:  # it is as wide as something that comes between (ELECTRA)
-                    break
+                if getattr(self.output, "in_features", hidden.shape[-1]) != hidden.shape[-1]:
+                    break  # something comes between (ELECTRA)
+                logits = self.output(hidden * before).float()
                 for after in afters:
                     changed = after(logits)
                     if (off := float((changed - wanted).abs().max())) < apart:

@@ -53,7 +53,6 @@ def made(config: PreTrainedConfig) -> PreTrainedModel:
 @pytest.mark.parametrize(
     "config",
     [
-        gpt_neo(window=50),
         OlmoeConfig(**WORDS, **SHAPE, **MIXTURE),
         MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1),
         # Small logits hide their cap.
@@ -74,7 +73,7 @@ def test_a_model_that_passes_is_decoded_exactly(config: PreTrainedConfig) -> Non
     [
         (RwkvConfig(**WORDS, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16), "would not decode exactly"),
         (MptConfig(**WORDS, d_model=16, n_layers=2, n_heads=2, max_seq_len=64), "would not decode exactly"),
-        (gpt_neo(window=5), "would not decode exactly"),
+        (gpt_neo(window=50), "counts its windows and places by what lies in the cache"),
         (BloomConfig(**WORDS, hidden_size=16, n_layer=2, n_head=2), "cannot read the beams of a user side by side"),
         (MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1, sliding_window=5), "attends to the last 5 tokens"),
         (ElectraConfig(**WORDS, **SHAPE, is_decoder=True), "changes its logits"),
@@ -103,6 +102,21 @@ def test_under_adapters_the_model_is_named_and_not_its_wrapper() -> None:
     model = get_peft_model(made(gpt_neo(window=5)), LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(SettingError, match="^GPTNeoForCausalLM would not decode exactly"):
         BeamRanker(model, LAYOUT, Snapshot.of(CODES, SIZES), 8, MAX_HISTORY)  # type: ignore[arg-type]
+
+
+def test_places_from_the_end_are_found_with_two_levels_too() -> None:
+    layout = TokenLayout.from_scratch((4, 5))
+    model = made(MptConfig(vocab_size=layout.vocabulary_size, d_model=16, n_layers=2, n_heads=2, max_seq_len=64))
+    with pytest.raises(SettingError, match="would not decode exactly"):
+        try_steps(model, layout, MAX_HISTORY)
+    try_steps(made(MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1)).bfloat16(), LAYOUT, MAX_HISTORY)
+
+
+def test_a_model_whose_training_diverged_is_not_said_to_be_of_another_kind() -> None:
+    model = made(MistralConfig(**WORDS, **SHAPE, num_key_value_heads=1))
+    model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(SettingError, match="not finite: its training has diverged"):
+        try_steps(model, LAYOUT, MAX_HISTORY)
 
 
 def test_no_memory_is_not_said_to_be_the_models_kind(monkeypatch: pytest.MonkeyPatch) -> None:
